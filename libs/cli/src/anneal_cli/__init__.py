@@ -1,0 +1,1 @@
+"""The anneal command, and anneal dev: everything in one process tree."""

@@ -1,0 +1,1 @@
+"""Targets, leases with fencing tokens, snapshots through drivers, the effect ledger."""

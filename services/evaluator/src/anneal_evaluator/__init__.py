@@ -1,0 +1,1 @@
+"""Deterministic verdicts from real tools, discovery and the final re-scan."""

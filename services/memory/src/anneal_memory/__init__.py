@@ -1,0 +1,1 @@
+"""Lessons, tips and bans: what is remembered and what is injected."""

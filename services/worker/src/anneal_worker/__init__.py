@@ -1,0 +1,1 @@
+"""The model roles, and carrying out one approved action on a target."""

@@ -35,7 +35,12 @@ def generate(out: Path) -> None:
 
 def drift(fresh: Path) -> list[str]:
     """Names the generated files that differ from what is committed, both ways."""
-    names = {p.relative_to(base) for base in (fresh, OUT) for p in (base / "anneal").rglob("*.py*") if "__pycache__" not in p.parts}
+    names = {
+        p.relative_to(base)
+        for base in (fresh, OUT)
+        for p in (base / "anneal").rglob("*.py*")
+        if "__pycache__" not in p.parts
+    }
     return sorted(
         str(n)
         for n in names

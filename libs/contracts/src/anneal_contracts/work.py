@@ -39,7 +39,7 @@ class FixSource(StrEnum):
 class Outcome(StrEnum):
     """What the evaluator's tool said of an item."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict, not a secret
     FAIL = "fail"
     ERROR = "error"
     NOT_APPLICABLE = "notapplicable"
@@ -237,8 +237,7 @@ class Apply(CommandBase):
     kind: Literal["apply"] = "apply"
     item_id: str
     attempt: int
-    action_blob: str
-    action: Action | None = None  # given for short actions; else read from the blob
+    action: Action
     effect_key: str
 
 
@@ -261,13 +260,22 @@ class Reflect(CommandBase):
 
 
 class Verify(CommandBase):
-    """The final word: a full re-scan."""
+    """The final word: a full re-scan. passed_before: rules to describe in full if they fail now."""
 
     kind: Literal["verify"] = "verify"
+    passed_before: tuple[str, ...] = ()
+    mission_services: tuple[str, ...] = ()
+
+
+class CheckHealth(CommandBase):
+    """Health alone: after a boot the state to compare with is a new one."""
+
+    kind: Literal["check_health"] = "check_health"
+    mission_services: tuple[str, ...] = ()
 
 
 Command = Annotated[
-    Discover | MakePlan | Propose | Apply | Evaluate | Reflect | Verify, Field(discriminator="kind")
+    Discover | MakePlan | Propose | Apply | Evaluate | Reflect | Verify | CheckHealth, Field(discriminator="kind")
 ]
 
 # --- results: worker or evaluator -> supervisor, by ReportResult -----------------------------------------------------
@@ -296,13 +304,14 @@ class Candidate(Frozen):
 
     hash: str
     blob: str
+    # Blob of the script that takes it back; empty: none.
+    undo_blob: str = ""
     source: FixSource
     kind: Literal["bash", "ansible", "undo"]
     title: str
     mutability: Mutability
     risks_reach: bool = False
     needs_reboot: bool = False
-    has_undo: bool = False
     timeout_s: float = 120.0
     origin: str = ""
     tip_id: str = ""
@@ -383,6 +392,44 @@ class Verified(ResultBase):
     outcomes: dict[str, Outcome]
     health: Health
     artifacts: dict[str, str] = Field(default_factory=dict)
+    # Details of rules of passed_before that fail now.
+    regressed: tuple[ItemDetail, ...] = ()
+
+
+class HealthChecked(ResultBase):
+    kind: Literal["health_checked"] = "health_checked"
+    health: Health
+
+
+class Acquired(ResultBase):
+    """The checkpoint service granted the lease."""
+
+    kind: Literal["acquired"] = "acquired"
+    fencing_token: int
+    access: TargetAccess
+
+
+class Snapshotted(ResultBase):
+    kind: Literal["snapshotted"] = "snapshotted"
+    generation: int
+
+
+class Restored(ResultBase):
+    """restored is False where nothing had changed and the machine went on running."""
+
+    kind: Literal["restored"] = "restored"
+    restored: bool
+    changed_paths: tuple[str, ...] = ()
+
+
+class Recorded(ResultBase):
+    kind: Literal["recorded"] = "recorded"
+    tips: int = 0
+    bans: int = 0
+
+
+class Released(ResultBase):
+    kind: Literal["released"] = "released"
 
 
 class Failed(ResultBase):
@@ -396,7 +443,21 @@ class Failed(ResultBase):
 
 
 Result = Annotated[
-    Discovered | Planned | Proposed | Applied | Evaluated | Reflected | Verified | Failed, Field(discriminator="kind")
+    Discovered
+    | Planned
+    | Proposed
+    | Applied
+    | Evaluated
+    | Reflected
+    | Verified
+    | HealthChecked
+    | Acquired
+    | Snapshotted
+    | Restored
+    | Recorded
+    | Released
+    | Failed,
+    Field(discriminator="kind"),
 ]
 
 # --- JetStream subjects ----------------------------------------------------------------------------------------------
@@ -408,6 +469,7 @@ SUBJECT_BY_KIND: dict[str, str] = {
     "discover": "anneal.work.evaluation.discover",
     "evaluate": "anneal.work.evaluation.evaluate",
     "verify": "anneal.work.evaluation.verify",
+    "check_health": "anneal.work.evaluation.check_health",
     "plan": "anneal.work.model.plan",
     "propose": "anneal.work.model.propose",
     "apply": "anneal.work.action.apply",

@@ -1,0 +1,132 @@
+"""From a command that the engine issued to the message that a worker or the evaluator gets.
+
+The log keeps only what identifies a command; everything else of the message is derived from the state, so that a
+redelivered command is always built from the same facts.
+"""
+
+from typing import Any
+
+from anneal_contracts.canonical import digest
+from anneal_contracts.work import (
+    Action,
+    Apply,
+    Candidate,
+    CheckHealth,
+    Command,
+    Discover,
+    Evaluate,
+    Health,
+    MakePlan,
+    Mutability,
+    Outcome,
+    PastAttempt,
+    Propose,
+    Reflect,
+    Verify,
+)
+
+from anneal_core.ordering import to_plan
+from anneal_core.state import ItemState, Pending, RunState
+
+# Done by the supervisor's own calls to the checkpoint and memory services; the rest goes out as work.
+DIRECT_KINDS = frozenset({"acquire", "snapshot", "restore", "record", "release"})
+
+
+def effect_key(run_id: str, item_id: str, attempt: int, action_hash: str, kind: str = "apply") -> str:
+    """Identity of one mutation of a target: hash(run, item, attempt, action)."""
+    return digest(run_id, item_id, attempt, action_hash, kind)
+
+
+def action_of(candidate: Candidate, content: str, undo: str | None) -> Action:
+    """The action of a rung with its content. Raises ValueError where the content is not what was planned."""
+    action = Action(content=content, undo=undo, **candidate.model_dump(exclude={"hash", "blob", "undo_blob", "banned"}))
+    if action.hash != candidate.hash:
+        raise ValueError(f"blob {candidate.blob} does not hold the planned script")
+    return action
+
+
+def undo_of(candidate: Candidate, undo: str) -> Action:
+    """The action that takes a rung back by script."""
+    title = f"take back: {candidate.title}"
+    return Action(source=candidate.source, kind="undo", title=title, content=undo, mutability=Mutability.REVERSIBLE)
+
+
+def past_attempts(item: ItemState) -> tuple[PastAttempt, ...]:
+    """The facts of the attempts that ended, for a model's prompt."""
+    return tuple(
+        PastAttempt(
+            number=a.number,
+            source=a.candidate.source,
+            title=a.candidate.title,
+            failure_mode=a.mode,
+            evidence=a.evaluated.evidence if a.evaluated else "",
+            output=a.applied.output if a.applied else "",
+            content_blob=a.candidate.blob,
+        )
+        for a in item.attempts
+        if a.ending is not None
+    )
+
+
+def build(state: RunState, pending: Pending, action: Action | None = None) -> Command:
+    """The message of a pending command; action: what apply and undo run. Raises ValueError for a direct command."""
+    assert state.spec is not None and state.policy is not None
+    common: dict[str, Any] = {
+        "command_id": pending.command_id,
+        "run_id": state.run_id,
+        "skill": state.spec.skill,
+        "profile": state.spec.profile,
+        "tailoring_blob": state.spec.tailoring_blob,
+        "target": state.spec.target,
+        "fencing_token": state.fencing_token,
+        "deadline": pending.deadline,
+    }
+    can_snapshot = bool(state.access and state.access.can_snapshot)
+    services = tuple(
+        dict.fromkeys((*state.policy.mission_services, *(state.access.mission_services if state.access else ())))
+    )
+    item = state.items.get(pending.item_id)
+    match pending.kind:
+        case "discover":
+            return Discover(**common, item_ids=state.spec.item_ids, mission_services=services)
+        case "verify":
+            passed = tuple(sorted(i for i, o in state.outcomes_before.items() if o is Outcome.PASS))
+            return Verify(**common, passed_before=passed, mission_services=services)
+        case "check_health":
+            return CheckHealth(**common, mission_services=services)
+        case "plan":
+            use = state.spec.use_memory
+            return MakePlan(
+                **common, items=to_plan(state), fingerprint=state.fingerprint, can_snapshot=can_snapshot, use_memory=use
+            )
+        case "apply" | "undo" if action is not None:
+            key = effect_key(state.run_id, pending.item_id, pending.attempt, action.hash, pending.kind)
+            return Apply(**common, item_id=pending.item_id, attempt=pending.attempt, action=action, effect_key=key)
+        case "evaluate":
+            before = state.health or Health(reachable=True, privileged=True)
+            return Evaluate(
+                **common,
+                item_id=pending.item_id,
+                attempt=pending.attempt,
+                health_before=before,
+                mission_services=services,
+            )
+        case "propose" if item is not None:
+            return Propose(
+                **common,
+                item=item.detail,
+                past=past_attempts(item),
+                attempt=pending.attempt,
+                can_snapshot=can_snapshot,
+                model_profile=state.spec.model_profile,
+                fingerprint=state.fingerprint,
+            )
+        case "reflect" if item is not None:
+            return Reflect(
+                **common,
+                item=item.detail,
+                past=past_attempts(item),
+                reason=item.reason,
+                model_profile=state.spec.model_profile,
+            )
+    raise ValueError(f"{pending.kind} is no message for a worker")

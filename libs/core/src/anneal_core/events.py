@@ -1,0 +1,159 @@
+"""The events of a run: payloads, version 1. Their JSON is persisted and hashed; golden files hold the shapes.
+
+A new field needs a default, so that old logs still read; a change of meaning needs a new event type.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from anneal_contracts.work import Frozen, Result, SkillPolicy
+from pydantic import TypeAdapter
+
+
+class ItemStateName(StrEnum):
+    """Where an item stands."""
+
+    QUEUED = "queued"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    DEFERRED = "deferred"
+    ESCALATED = "escalated"
+    SKIPPED = "skipped"
+
+
+class Ending(StrEnum):
+    """How an attempt left the target."""
+
+    KEPT = "kept"
+    REVERTED = "reverted"
+    UNCHANGED = "unchanged"  # reverted, but there was nothing to undo
+    REFUSED = "refused"  # never ran
+
+
+class Limits(Frozen):
+    """Bounds of a run, all of them hard."""
+
+    time_budget_s: float = 1800.0
+    max_attempts: int = 3
+    max_steps: int = 5000
+    # Evaluator gaps on one item before it is escalated early.
+    max_gaps: int = 3
+    # Escalated items that a model may put in plain words.
+    max_reflections: int = 4
+    # Rounds that mend rules which passed before the run and fail after it.
+    repair_rounds: int = 1
+    # Times that a command is given out again after a retryable failure or a missed deadline.
+    command_tries: int = 3
+
+
+class Spec(Frozen):
+    """What was asked for, already checked."""
+
+    skill: str
+    target: str
+    profile: str
+    item_ids: tuple[str, ...] = ()
+    limit: int = 0
+    exclusions: dict[str, str] = {}
+    dry_run: bool = False
+    tailoring_blob: str = ""
+    model_profile: str = ""
+    use_memory: bool = True
+
+
+class RunCreated(Frozen):
+    type: Literal["run_created"] = "run_created"
+    spec: Spec
+    limits: Limits
+    policy: SkillPolicy
+
+
+class CommandIssued(Frozen):
+    """The engine wants something done; the shell sends it until a result comes or the deadline passes."""
+
+    type: Literal["command_issued"] = "command_issued"
+    command_id: str
+    kind: str
+    item_id: str = ""
+    attempt: int = 0
+    generation: int = 0
+    force: bool = False
+    deadline: float
+    try_no: int = 1
+
+
+class CommandFinished(Frozen):
+    type: Literal["command_finished"] = "command_finished"
+    command_id: str
+    result: Result
+
+
+class CommandExpired(Frozen):
+    type: Literal["command_expired"] = "command_expired"
+    command_id: str
+
+
+class ItemsQueued(Frozen):
+    """The items of this round in their order; skipped: id -> reason."""
+
+    type: Literal["items_queued"] = "items_queued"
+    order: tuple[str, ...]
+    skipped: dict[str, str] = {}
+
+
+class AttemptStarted(Frozen):
+    type: Literal["attempt_started"] = "attempt_started"
+    item_id: str
+    attempt: int
+    candidate: str
+
+
+class AttemptEnded(Frozen):
+    type: Literal["attempt_ended"] = "attempt_ended"
+    item_id: str
+    attempt: int
+    ending: Ending
+    # Empty: it worked.
+    mode: str = ""
+    detail: str = ""
+    generation: int = 0
+
+
+class ItemClosed(Frozen):
+    type: Literal["item_closed"] = "item_closed"
+    item_id: str
+    state: ItemStateName
+    reason: str
+    rung: str = ""
+
+
+class CancelRequested(Frozen):
+    type: Literal["cancel_requested"] = "cancel_requested"
+    reason: str
+
+
+class RunEnded(Frozen):
+    type: Literal["run_ended"] = "run_ended"
+    state: Literal["finished", "cancelled", "failed"]
+    reason: str = ""
+
+
+Payload = (
+    RunCreated
+    | CommandIssued
+    | CommandFinished
+    | CommandExpired
+    | ItemsQueued
+    | AttemptStarted
+    | AttemptEnded
+    | ItemClosed
+    | CancelRequested
+    | RunEnded
+)
+
+_ADAPTER: TypeAdapter[Payload] = TypeAdapter(Payload)
+
+
+def parse(payload: dict[str, Any]) -> Payload:
+    """The payload of a stored event. Raises pydantic.ValidationError for a shape that no version wrote."""
+    return _ADAPTER.validate_python(payload)

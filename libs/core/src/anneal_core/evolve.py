@@ -1,0 +1,339 @@
+"""`evolve`: one event further. Pure, total over the events that the engine itself writes, and strict about the rest."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from anneal_contracts.work import (
+    Acquired,
+    Applied,
+    Discovered,
+    Evaluated,
+    Failed,
+    Health,
+    HealthChecked,
+    Outcome,
+    Planned,
+    Proposed,
+    Recorded,
+    Reflected,
+    Released,
+    Restored,
+    Result,
+    Snapshotted,
+    Verified,
+)
+
+from anneal_core import events as ev
+from anneal_core.chain import Event
+from anneal_core.machine import IllegalEvent, next_phase
+from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
+
+# Commands that count as a step when they are given out; model turns count by the calls they made.
+STEP_KINDS = frozenset({"discover", "apply", "undo", "evaluate", "verify"})
+# Commands that run beside the main line.
+BACKGROUND = frozenset({"reflect"})
+
+
+def evolve(state: RunState, event: Event) -> RunState:
+    """The state after event. Raises IllegalEvent where it does not fit; state itself never changes."""
+    if event.seq != state.seq + 1:
+        raise IllegalEvent(f"event {event.seq} after {state.seq}")
+    payload = ev.parse(event.payload)
+    if state.ended:
+        raise IllegalEvent(f"{payload.type} after the end of the run")
+    after = _HANDLERS[type(payload)](state, payload, event.at)
+    return replace(after, run_id=event.run_id, seq=event.seq, head=event.hash)
+
+
+def _created(state: RunState, p: ev.RunCreated, at: float) -> RunState:
+    if state.spec is not None:
+        raise IllegalEvent("a run is created once")
+    return replace(state, spec=p.spec, limits=p.limits, policy=p.policy, created_at=at)
+
+
+def try_key(kind: str, item_id: str, attempt: int, generation: int) -> str:
+    """What a command's failures are counted under."""
+    return f"{kind}/{item_id}/{attempt}/{generation}"
+
+
+def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
+    if p.command_id in state.pending:
+        raise IllegalEvent(f"command {p.command_id} is under way")
+    phase = next_phase(state.phase, p.kind)
+    pending = Pending(**p.model_dump(exclude={"type"}), issued_at=at)
+    state = replace(
+        state,
+        phase=phase,
+        pending={**state.pending, p.command_id: pending},
+        steps=state.steps + (p.kind in STEP_KINDS),
+        reflections=state.reflections + (p.kind == "reflect"),
+    )
+    if p.kind == "plan" and state.verified:
+        return replace(state, round=state.round + 1, verified=False, planned=False, queued=False)
+    return state
+
+
+def _expired(state: RunState, p: ev.CommandExpired, at: float) -> RunState:
+    failed = Failed(command_id=p.command_id, reason="deadline_exceeded", message="no result in time", retryable=True)
+    return _finished(state, ev.CommandFinished(command_id=p.command_id, result=failed), at)
+
+
+def _finished(state: RunState, p: ev.CommandFinished, at: float) -> RunState:
+    pending = state.pending.get(p.command_id)
+    if pending is None:
+        raise IllegalEvent(f"nobody waits for command {p.command_id}")
+    rest = {k: v for k, v in state.pending.items() if k != p.command_id}
+    state = replace(state, pending=rest)
+    result: Result = p.result
+    if isinstance(result, Failed):
+        key = try_key(pending.kind, pending.item_id, pending.attempt, pending.generation)
+        used = state.tries.get(key, 0) + 1
+        state = replace(state, tries={**state.tries, key: used})
+        if result.retryable and used < state.limits.command_tries:
+            return state
+        return _gave_up(state, pending, result, at)
+    expected = _RESULT_OF[pending.kind]
+    if not isinstance(result, expected):
+        raise IllegalEvent(f"{pending.kind} cannot end in {result.kind}")
+    return _RESULTS[expected](state, pending, result, at)
+
+
+def _gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> RunState:
+    """A command that cannot be carried out becomes a result that says so, or ends the run."""
+    cid, text = pending.command_id, f"{failed.reason}: {failed.message}"
+    note = f"{pending.kind}: {text}"
+    if pending.kind == "apply":
+        state_name = "unreachable" if failed.reason == "target_unreachable" else "error"
+        return _applied(state, pending, Applied(command_id=cid, state=state_name, detail=text), at)
+    if pending.kind == "evaluate":
+        lost = Health(reachable=False, detail=text)
+        result = Evaluated(command_id=cid, outcome=Outcome.ERROR, health=lost, worse=(note,))
+        return _evaluated(state, pending, result, at)
+    if pending.kind == "propose":
+        return _proposed(state, pending, Proposed(command_id=cid, mode=failed.reason, detail=failed.message), at)
+    if pending.kind == "reflect":
+        return _reflected(state, pending, Reflected(command_id=cid, detail=text), at)
+    if pending.kind == "record":
+        return replace(state, recorded=True, notes=(*state.notes, note))
+    if pending.kind == "release":
+        return replace(state, released=True, notes=(*state.notes, note))
+    return replace(state, failure=state.failure or note)
+
+
+def _acquired(state: RunState, _p: Pending, r: Acquired, _at: float) -> RunState:
+    return replace(state, fencing_token=r.fencing_token, access=r.access)
+
+
+def _discovered(state: RunState, _p: Pending, r: Discovered, _at: float) -> RunState:
+    return replace(
+        state,
+        found={i.id: i for i in r.items},
+        before=r.score,
+        outcomes_before=r.outcomes,
+        fingerprint=r.fingerprint,
+        health=r.health,
+        artifacts={**state.artifacts, **r.artifacts},
+        notes=(*state.notes, *r.notes),
+    )
+
+
+def _planned(state: RunState, _p: Pending, r: Planned, _at: float) -> RunState:
+    ladders = {**state.ladders, **{x.item_id: x.candidates for x in r.ladders}}
+    return replace(state, ladders=ladders, planned=True, model_may=r.model_may)
+
+
+def _queued(state: RunState, p: ev.ItemsQueued, _at: float) -> RunState:
+    items = dict(state.items)
+    for item_id in (*p.order, *p.skipped):
+        if item_id not in state.found:
+            raise IllegalEvent(f"item {item_id} was never found")
+        items[item_id] = ItemState(detail=state.found[item_id], ladder=state.ladders.get(item_id, ()))
+    for item_id, reason in p.skipped.items():
+        items[item_id] = replace(items[item_id], state=ev.ItemStateName.SKIPPED, reason=reason)
+    known = (*state.order, *(i for i in (*p.order, *p.skipped) if i not in state.order))
+    return replace(state, items=items, order=known, queued=True)
+
+
+def _with_item(state: RunState, item_id: str, change: Callable[[ItemState], ItemState]) -> RunState:
+    item = state.items.get(item_id)
+    if item is None:
+        raise IllegalEvent(f"no item {item_id}")
+    return replace(state, items={**state.items, item_id: change(item)})
+
+
+def _with_attempt(state: RunState, item_id: str, **changes: Any) -> RunState:
+    def change(item: ItemState) -> ItemState:
+        open_one = item.open_attempt
+        if open_one is None:
+            raise IllegalEvent(f"no attempt at {item_id} is under way")
+        return replace(item, attempts=(*item.attempts[:-1], replace(open_one, **changes)))
+
+    return _with_item(state, item_id, change)
+
+
+def _timed(state: RunState, pending: Pending, part: str, took_s: float, at: float) -> RunState:
+    """Adds what the supervisor waited, and what the doer says it took, to the attempt's parts."""
+    item = state.items.get(pending.item_id)
+    attempt = item.open_attempt if item else None
+    if attempt is None:
+        return state
+    waited = max(0.0, at - pending.issued_at)
+    parts = {**attempt.parts, part: round(attempt.parts.get(part, 0.0) + waited, 6)}
+    inner = {**attempt.inner, part: round(attempt.inner.get(part, 0.0) + took_s, 6)}
+    return _with_attempt(state, pending.item_id, parts=parts, inner=inner)
+
+
+def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunState:
+    def change(item: ItemState) -> ItemState:
+        if item.open_attempt is not None or p.attempt != len(item.attempts) + 1:
+            raise IllegalEvent(f"attempt {p.attempt} at {p.item_id} does not follow")
+        candidate = next((c for c in item.ladder if c.hash == p.candidate), None)
+        if candidate is None:
+            raise IllegalEvent(f"{p.candidate} is no rung of {p.item_id}")
+        attempt = Attempt(number=p.attempt, candidate=candidate, started_at=at)
+        return replace(item, state=ev.ItemStateName.ACTIVE, attempts=(*item.attempts, attempt))
+
+    return replace(_with_item(state, p.item_id, change), active=p.item_id)
+
+
+def _applied(state: RunState, pending: Pending, r: Applied, at: float) -> RunState:
+    if pending.kind == "undo":  # taking back by script: how it went is judged by the next look at the machine
+        done = Restored(command_id=r.command_id, restored=True, took_s=r.took_s)
+        return _restored(state, pending, done, at)
+    state = _timed(state, pending, "apply", r.took_s, at)
+    return _with_attempt(state, pending.item_id, applied=r)
+
+
+def _evaluated(state: RunState, pending: Pending, r: Evaluated, at: float) -> RunState:
+    state = _timed(state, pending, "evaluate", r.took_s, at)
+    return _with_attempt(state, pending.item_id, evaluated=r)
+
+
+def _snapshotted(state: RunState, pending: Pending, r: Snapshotted, at: float) -> RunState:
+    state = replace(_timed(state, pending, "keep", r.took_s, at), generation=r.generation)
+    return _with_attempt(state, pending.item_id, generation=r.generation) if pending.item_id else state
+
+
+def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunState:
+    state = replace(_timed(state, pending, "revert", r.took_s, at), booted=state.booted or r.restored)
+    attempt = state.items[pending.item_id].open_attempt
+    if attempt is not None and attempt.applied is not None and attempt.applied.state == "interrupted":
+        return _with_attempt(state, pending.item_id, applied=None)  # as if never started: apply again
+    return _with_attempt(state, pending.item_id, restored=r)
+
+
+def _health_checked(state: RunState, _p: Pending, r: HealthChecked, _at: float) -> RunState:
+    before = state.health or r.health
+    new = sorted(set(r.health.failed_units) - set(before.failed_units))
+    notes = tuple(f"unit {u} is failed since a boot on generation {state.generation}" for u in new)
+    failed = tuple(sorted({*before.failed_units, *r.health.failed_units}))
+    failure = state.failure or ("" if r.health.reachable else f"target lost after a restore: {r.health.detail}")
+    merged = before.model_copy(update={"failed_units": failed})
+    return replace(state, health=merged, booted=False, notes=(*state.notes, *notes), failure=failure)
+
+
+def _proposed(state: RunState, pending: Pending, r: Proposed, _at: float) -> RunState:
+    def change(item: ItemState) -> ItemState:
+        fresh = r.candidate is not None and all(r.candidate.hash != c.hash for c in item.ladder)
+        ladder = (*item.ladder, r.candidate) if r.candidate is not None and fresh else item.ladder
+        return replace(item, proposals=(*item.proposals, r), ladder=ladder)
+
+    return _spent(_with_item(state, pending.item_id, change), r.usage.calls, r.usage)
+
+
+def _reflected(state: RunState, pending: Pending, r: Reflected, _at: float) -> RunState:
+    return _spent(_with_item(state, pending.item_id, lambda i: replace(i, reflection=r)), r.usage.calls, r.usage)
+
+
+def _spent(state: RunState, calls: int, usage: Any) -> RunState:
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    return replace(state, steps=state.steps + calls, tokens=state.tokens + tokens)
+
+
+def _verified(state: RunState, _p: Pending, r: Verified, _at: float) -> RunState:
+    items = {k: replace(v, final=r.outcomes.get(k)) for k, v in state.items.items()}
+    return replace(
+        state,
+        after=r.score,
+        outcomes_after=r.outcomes,
+        health_after=r.health,
+        artifacts={**state.artifacts, **r.artifacts},
+        found={**state.found, **{d.id: d for d in r.regressed}},
+        items=items,
+        verified=True,
+    )
+
+
+def _recorded(state: RunState, _p: Pending, _r: Recorded, _at: float) -> RunState:
+    return replace(state, recorded=True)
+
+
+def _released(state: RunState, _p: Pending, _r: Released, _at: float) -> RunState:
+    return replace(state, released=True)
+
+
+def _attempt_ended(state: RunState, p: ev.AttemptEnded, at: float) -> RunState:
+    return _with_attempt(
+        state, p.item_id, ending=p.ending, mode=p.mode, detail=p.detail, generation=p.generation, ended_at=at
+    )
+
+
+def _item_closed(state: RunState, p: ev.ItemClosed, _at: float) -> RunState:
+    state = _with_item(state, p.item_id, lambda i: replace(i, state=p.state, reason=p.reason, rung=p.rung))
+    return replace(state, active="" if state.active == p.item_id else state.active)
+
+
+def _cancel(state: RunState, p: ev.CancelRequested, _at: float) -> RunState:
+    return replace(state, cancel=state.cancel or p.reason or "cancelled")
+
+
+def _ended(state: RunState, p: ev.RunEnded, at: float) -> RunState:
+    return replace(state, phase=Phase(p.state), reason=p.reason, ended_at=at)
+
+
+_HANDLERS: dict[type, Callable[[RunState, Any, float], RunState]] = {
+    ev.RunCreated: _created,
+    ev.CommandIssued: _issued,
+    ev.CommandFinished: _finished,
+    ev.CommandExpired: _expired,
+    ev.ItemsQueued: _queued,
+    ev.AttemptStarted: _attempt_started,
+    ev.AttemptEnded: _attempt_ended,
+    ev.ItemClosed: _item_closed,
+    ev.CancelRequested: _cancel,
+    ev.RunEnded: _ended,
+}
+
+_RESULT_OF: dict[str, type] = {
+    "acquire": Acquired,
+    "snapshot": Snapshotted,
+    "discover": Discovered,
+    "plan": Planned,
+    "propose": Proposed,
+    "apply": Applied,
+    "undo": Applied,
+    "evaluate": Evaluated,
+    "restore": Restored,
+    "check_health": HealthChecked,
+    "reflect": Reflected,
+    "verify": Verified,
+    "record": Recorded,
+    "release": Released,
+}
+
+_RESULTS: dict[type, Callable[[RunState, Pending, Any, float], RunState]] = {
+    Acquired: _acquired,
+    Snapshotted: _snapshotted,
+    Discovered: _discovered,
+    Planned: _planned,
+    Proposed: _proposed,
+    Applied: _applied,
+    Evaluated: _evaluated,
+    Restored: _restored,
+    HealthChecked: _health_checked,
+    Reflected: _reflected,
+    Verified: _verified,
+    Recorded: _recorded,
+    Released: _released,
+}

@@ -1,0 +1,68 @@
+"""The ladder of fix sources: which candidate an item tries next, and why it has none."""
+
+from anneal_contracts.work import Candidate, CoreMode, Mutability
+
+from anneal_core.state import ItemState, RunState
+
+
+def tried(item: ItemState) -> frozenset[str]:
+    """Hashes of the actions that already had their attempt."""
+    return frozenset(a.candidate.hash for a in item.attempts)
+
+
+def obstacle(candidate: Candidate, *, can_snapshot: bool) -> str:
+    """Why this candidate may not run on this target; empty: it may."""
+    if not candidate.allowed:
+        return f"{CoreMode.POLICY_DENIED}: {candidate.policy}"
+    if candidate.mutability in (Mutability.FORBIDDEN, Mutability.DESTRUCTIVE):
+        return f"{CoreMode.POLICY_DENIED}: a {candidate.mutability} action needs an approval"
+    if candidate.banned:
+        return f"banned: {candidate.banned}"
+    if not can_snapshot and not candidate.undo_blob:
+        return "the target has no snapshots and this fix has no script that takes it back"
+    return ""
+
+
+def next_candidate(state: RunState, item: ItemState) -> Candidate | None:
+    """The first rung that was not tried and may run."""
+    can_snapshot = state.access is not None and state.access.can_snapshot
+    done = tried(item)
+    for candidate in item.ladder:
+        if candidate.hash not in done and not obstacle(candidate, can_snapshot=can_snapshot):
+            return candidate
+    return None
+
+
+def failed_proposals(item: ItemState) -> int:
+    """Model turns that led to no attempt: no acceptable answer, or one that the gate refused or that was tried before."""
+    done = tried(item)
+    return sum(1 for p in item.proposals if p.candidate is None or p.candidate.hash not in done)
+
+
+def tries_used(item: ItemState) -> int:
+    """What counts against the item's limit of attempts."""
+    return len(item.attempts) + failed_proposals(item)
+
+
+def gaps(item: ItemState) -> int:
+    """Attempts after which all was well except the check."""
+    return sum(1 for a in item.attempts if a.mode == CoreMode.EVALUATOR_GAP)
+
+
+def why_stuck(state: RunState, item: ItemState) -> str:
+    """The reason of an escalation in one sentence, from the facts of the item's story."""
+    if item.detail.missing_input:
+        return f"{CoreMode.MISSING_INPUT}: {item.detail.missing_input}"
+    if item.attempts:
+        tries = ", ".join(f"{a.candidate.title} ({a.mode})" for a in item.attempts)
+        return f"{len(item.attempts)} of {state.limits.max_attempts} attempts failed: {tries}"
+    if item.proposals:
+        last = item.proposals[-1]
+        return (
+            f"{last.mode or CoreMode.POLICY_DENIED}: {last.detail or (last.candidate.policy if last.candidate else '')}"
+        )
+    can_snapshot = state.access is not None and state.access.can_snapshot
+    obstacles = [obstacle(c, can_snapshot=can_snapshot) for c in item.ladder]
+    if any(obstacles):
+        return "; ".join(dict.fromkeys(o for o in obstacles if o))
+    return "no fix in the content or in the skill, and no model that may write one"

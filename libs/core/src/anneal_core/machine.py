@@ -1,0 +1,39 @@
+"""The state machine of a run, as one table: in which phases a command may be given out, and which phase it leads to.
+
+A command is the only thing that moves a run from one phase to another, besides its end; each is an event of the log.
+"""
+
+from anneal_core.state import Phase
+
+_WORKING = frozenset({Phase.PLANNING, Phase.EXECUTING, Phase.VALIDATING, Phase.RECOVERING})
+_ANY = frozenset(Phase) - {Phase.FINISHED, Phase.CANCELLED, Phase.FAILED}
+
+# kind -> (phases it may come from, phase it leads to; None: the phase stays)
+TRANSITIONS: dict[str, tuple[frozenset[Phase], Phase | None]] = {
+    "acquire": (frozenset({Phase.IDLE}), None),
+    "snapshot": (frozenset({Phase.IDLE, Phase.VALIDATING}), None),
+    "discover": (frozenset({Phase.IDLE, Phase.DISCOVERING}), Phase.DISCOVERING),
+    "plan": (frozenset({Phase.DISCOVERING, Phase.PLANNING, Phase.VERIFYING}), Phase.PLANNING),
+    "propose": (_WORKING, Phase.EXECUTING),
+    "apply": (_WORKING, Phase.EXECUTING),
+    "undo": (_WORKING, Phase.RECOVERING),
+    "evaluate": (frozenset({Phase.EXECUTING, Phase.VALIDATING}), Phase.VALIDATING),
+    "restore": (_WORKING, Phase.RECOVERING),
+    "check_health": (frozenset({Phase.RECOVERING}), None),
+    "reflect": (_ANY, None),
+    "verify": (_WORKING | {Phase.VERIFYING}, Phase.VERIFYING),
+    "record": (_ANY, Phase.CLOSING),
+    "release": (_ANY, Phase.CLOSING),
+}
+
+
+class IllegalEvent(Exception):
+    """An event that does not fit the state; the state stays as it was."""
+
+
+def next_phase(phase: Phase, kind: str) -> Phase:
+    """The phase after a command of this kind. Raises IllegalEvent where the table has no such row."""
+    row = TRANSITIONS.get(kind)
+    if row is None or phase not in row[0]:
+        raise IllegalEvent(f"no command {kind!r} in phase {phase.value}")
+    return row[1] or phase

@@ -1,0 +1,171 @@
+"""The state of a run: what the fold of its log gives. Immutable; `evolve` alone makes the next one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from anneal_contracts.work import (
+    Applied,
+    Candidate,
+    Evaluated,
+    Health,
+    ItemDetail,
+    Outcome,
+    Proposed,
+    Reflected,
+    Restored,
+    ScoreCounts,
+    SkillPolicy,
+    TargetAccess,
+)
+
+from anneal_core.events import Ending, ItemStateName, Limits, Spec
+
+
+class Phase(StrEnum):
+    """States of the run's machine (the table is in anneal_core.machine)."""
+
+    IDLE = "idle"
+    DISCOVERING = "discovering"
+    PLANNING = "planning"
+    EXECUTING = "executing"
+    VALIDATING = "validating"
+    RECOVERING = "recovering"
+    VERIFYING = "verifying"
+    CLOSING = "closing"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+ENDED = frozenset({Phase.FINISHED, Phase.CANCELLED, Phase.FAILED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A command that was given out and has no result yet."""
+
+    command_id: str
+    kind: str
+    item_id: str
+    attempt: int
+    generation: int
+    force: bool
+    deadline: float
+    try_no: int
+    issued_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try at an item, as far as it got."""
+
+    number: int
+    candidate: Candidate
+    started_at: float
+    applied: Applied | None = None
+    evaluated: Evaluated | None = None
+    restored: Restored | None = None
+    # Seconds by part: apply, evaluate, keep, revert, as the supervisor waited for them.
+    parts: Mapping[str, float] = field(default_factory=dict)
+    # Seconds by part as the doers measured them: the difference is the harness's own cost.
+    inner: Mapping[str, float] = field(default_factory=dict)
+    ending: Ending | None = None
+    mode: str = ""
+    detail: str = ""
+    generation: int = 0
+    ended_at: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemState:
+    """One item and its story."""
+
+    detail: ItemDetail
+    state: ItemStateName = ItemStateName.QUEUED
+    reason: str = ""
+    rung: str = ""
+    ladder: tuple[Candidate, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    # Model turns that gave no acceptable script, oldest first.
+    proposals: tuple[Proposed, ...] = ()
+    reflection: Reflected | None = None
+    final: Outcome | None = None
+
+    @property
+    def open_attempt(self) -> Attempt | None:
+        """The attempt under way, if any."""
+        return self.attempts[-1] if self.attempts and self.attempts[-1].ending is None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Everything the engine knows of a run."""
+
+    run_id: str = ""
+    seq: int = 0
+    head: str = ""
+    phase: Phase = Phase.IDLE
+    reason: str = ""
+    spec: Spec | None = None
+    limits: Limits = field(default_factory=Limits)
+    policy: SkillPolicy | None = None
+    created_at: float = 0.0
+    ended_at: float = 0.0
+    cancel: str = ""
+    # Why the run cannot go on; it then only closes down.
+    failure: str = ""
+    pending: Mapping[str, Pending] = field(default_factory=dict)
+    # Tries used by command kind, item and attempt: a command's failures never count for another.
+    tries: Mapping[str, int] = field(default_factory=dict)
+    fencing_token: int = 0
+    access: TargetAccess | None = None
+    generation: int = -1
+    health: Health | None = None
+    # The machine was booted again and its health not looked at since.
+    booted: bool = False
+    fingerprint: str = ""
+    before: ScoreCounts | None = None
+    after: ScoreCounts | None = None
+    outcomes_before: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes_after: Mapping[str, Outcome] = field(default_factory=dict)
+    health_after: Health | None = None
+    found: Mapping[str, ItemDetail] = field(default_factory=dict)
+    ladders: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    items: Mapping[str, ItemState] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    round: int = 0
+    # The ladders of this round are known; queued: and its items are in the queue.
+    planned: bool = False
+    queued: bool = False
+    verified: bool = False
+    recorded: bool = False
+    released: bool = False
+    active: str = ""
+    model_may: str = "none"
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    steps: int = 0
+    tokens: int = 0
+    reflections: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing will happen any more."""
+        return self.phase in ENDED
+
+    def regressions(self) -> tuple[str, ...]:
+        """Rules that passed in the first scan and fail or err in the last, in order of their ids."""
+        bad = {Outcome.FAIL, Outcome.ERROR}
+        return tuple(
+            sorted(
+                i for i, o in self.outcomes_before.items() if o is Outcome.PASS and self.outcomes_after.get(i) in bad
+            )
+        )
+
+    def fixed(self) -> int:
+        """Number of rules that failed in the first scan and pass in the last."""
+        bad = {Outcome.FAIL, Outcome.ERROR}
+        return sum(
+            1 for i, o in self.outcomes_before.items() if o in bad and self.outcomes_after.get(i) is Outcome.PASS
+        )

@@ -1,0 +1,180 @@
+"""A pretend world for the engine: answers every command at once, from a script of how items behave."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anneal_contracts.canonical import digest, sha256_hex
+from anneal_contracts.work import (
+    Acquired,
+    Applied,
+    Candidate,
+    Discovered,
+    Evaluated,
+    FixSource,
+    Health,
+    HealthChecked,
+    ItemDetail,
+    Ladder,
+    Mutability,
+    Outcome,
+    Planned,
+    Proposed,
+    Recorded,
+    Reflected,
+    Released,
+    Restored,
+    Result,
+    ScoreCounts,
+    SkillPolicy,
+    Snapshotted,
+    TargetAccess,
+    Verified,
+)
+from anneal_core import chain
+from anneal_core import events as ev
+from anneal_core.decide import decide
+from anneal_core.evolve import evolve
+from anneal_core.ordering import to_plan
+from anneal_core.state import Pending, RunState
+
+WELL = Health(reachable=True, privileged=True)
+
+
+def candidate(item_id: str, n: int = 0, **changes: Any) -> Candidate:
+    script = f"fix {item_id} {n}"
+    blob = sha256_hex(script.encode())
+    base: dict[str, Any] = {
+        "hash": digest("bash", script),
+        "blob": blob,
+        "source": FixSource.VENDOR if n == 0 else FixSource.CURATED,
+        "kind": "bash",
+        "title": f"fix {n} of {item_id}",
+        "mutability": Mutability.REVERSIBLE,
+    }
+    return Candidate(**{**base, **changes})
+
+
+def item(item_id: str, **changes: Any) -> ItemDetail:
+    return ItemDetail(**{"id": item_id, "title": f"Rule {item_id}", **changes})
+
+
+@dataclass
+class World:
+    """items: what discovery finds. ladders: id -> rungs. verdicts: (id, attempt) -> outcome, default pass."""
+
+    items: list[ItemDetail]
+    ladders: Mapping[str, list[Candidate]] = field(default_factory=dict)
+    verdicts: Mapping[tuple[str, int], Outcome] = field(default_factory=dict)
+    exits: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    worse: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    applied: Mapping[tuple[str, int], Applied] = field(default_factory=dict)
+    proposals: list[Candidate | None] = field(default_factory=list)
+    after: Mapping[str, Outcome] | None = None
+    regressed: tuple[ItemDetail, ...] = ()
+    passing: tuple[str, ...] = ()
+    can_snapshot: bool = True
+    model_may: str = "none"
+    override: Callable[[RunState, Pending], Result | None] | None = None
+    now: float = 1_700_000_000.0
+    state: RunState = field(default_factory=RunState)
+    log: list[chain.Event] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+
+    def append(self, payload: ev.Payload, actor: str = "engine") -> None:
+        event = chain.link(
+            run_id="run-1",
+            seq=self.state.seq + 1,
+            at=self.now,
+            type=payload.type,
+            actor=actor,
+            payload=payload.model_dump(mode="json"),
+            prev_hash=self.state.head or chain.GENESIS,
+        )
+        self.state = evolve(self.state, event)
+        self.log.append(event)
+
+    def create(self, *, limits: ev.Limits | None = None, **spec: Any) -> None:
+        wanted = ev.Spec(**{"skill": "sample", "target": "box", "profile": "p", **spec})
+        policy = SkillPolicy(name="sample", version="1")
+        self.append(ev.RunCreated(spec=wanted, limits=limits or ev.Limits(), policy=policy), actor="person")
+
+    def run(self, *, most: int = 5000) -> RunState:
+        """Drives the run until it has ended; fails where it does not come to an end."""
+        for _ in range(most):
+            payloads = decide(self.state, self.now)
+            for payload in payloads:
+                self.append(payload)
+            if payloads:
+                continue
+            if self.state.ended:
+                return self.state
+            self.answer_one()
+        raise AssertionError(f"no end after {most} turns, phase {self.state.phase}")
+
+    def answer_one(self) -> None:
+        assert self.state.pending, "the engine waits for nothing"
+        pending = next(iter(self.state.pending.values()))
+        self.sent.append(pending.kind)
+        self.now += 0.1
+        result = self.override(self.state, pending) if self.override else None
+        result = result or self._answer(pending)
+        self.append(ev.CommandFinished(command_id=pending.command_id, result=result), actor="worker")
+
+    def _answer(self, p: Pending) -> Result:
+        cid, key = p.command_id, (p.item_id, p.attempt)
+        match p.kind:
+            case "acquire":
+                access = TargetAccess(
+                    name="box", driver="nspawn" if self.can_snapshot else "ssh", host="h", port=22, user="u",
+                    key_path="/k", host_key="ssh-ed25519 A", can_snapshot=self.can_snapshot,
+                )  # fmt: skip
+                return Acquired(command_id=cid, fencing_token=7, access=access)
+            case "snapshot":
+                return Snapshotted(command_id=cid, generation=p.generation)
+            case "discover":
+                outcomes = {i.id: Outcome.FAIL for i in self.items} | dict.fromkeys(self.passing, Outcome.PASS)
+                score = ScoreCounts(passed=len(self.passing), fail=len(self.items))
+                return Discovered(
+                    command_id=cid,
+                    items=tuple(self.items),
+                    score=score,
+                    outcomes=outcomes,
+                    fingerprint="f",
+                    health=WELL,
+                )
+            case "plan":
+                ladders = tuple(
+                    Ladder(item_id=i.id, candidates=tuple(self.ladders.get(i.id, [candidate(i.id)])))
+                    for i in to_plan(self.state)
+                )
+                return Planned(command_id=cid, ladders=ladders, model_may=self.model_may)  # type: ignore[arg-type]
+            case "propose":
+                made = self.proposals.pop(0) if self.proposals else None
+                return Proposed(command_id=cid, candidate=made, mode="" if made else "contract_violation")
+            case "apply" | "undo":
+                given = self.applied.get(key)
+                if given is not None:
+                    return given.model_copy(update={"command_id": cid})
+                return Applied(command_id=cid, state="applied", exit_code=self.exits.get(key, 0))
+            case "evaluate":
+                worse = (self.worse[key],) if key in self.worse else ()
+                outcome = self.verdicts.get(key, Outcome.PASS)
+                return Evaluated(command_id=cid, outcome=outcome, health=WELL, worse=worse)
+            case "restore":
+                return Restored(command_id=cid, restored=True)
+            case "check_health":
+                return HealthChecked(command_id=cid, health=WELL)
+            case "reflect":
+                return Reflected(command_id=cid, words="it failed", model="small")
+            case "verify":
+                done = {i.detail.id: i.state == ev.ItemStateName.COMPLETED for i in self.state.items.values()}
+                fresh = {i: Outcome.PASS if ok else Outcome.FAIL for i, ok in done.items()}
+                outcomes = {**dict.fromkeys(self.passing, Outcome.PASS), **fresh, **(self.after or {})}
+                self.after = None  # only the first re-scan shows the regression
+                return Verified(
+                    command_id=cid, score=ScoreCounts(), outcomes=outcomes, health=WELL, regressed=self.regressed
+                )
+            case "record":
+                return Recorded(command_id=cid)
+        return Released(command_id=cid)

@@ -19,7 +19,7 @@ OUT = ROOT / "libs" / "contracts" / "src"
 
 
 def generate(out: Path) -> None:
-    """Writes *_pb2.py, *_pb2.pyi, *_pb2_grpc.py and *_pb2_grpc.pyi below out; raises RuntimeError where protoc fails."""
+    """Writes *_pb2.py, *_pb2.pyi, *_pb2_grpc.py and *_pb2_grpc.pyi below out; raises RuntimeError if it fails."""
     sources = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
     well_known = str(files("grpc_tools") / "_proto")
     args = ["protoc", f"-I{PROTOS}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]

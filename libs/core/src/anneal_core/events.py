@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from anneal_contracts.work import Frozen, Result, SkillPolicy
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 
 class ItemStateName(StrEnum):
@@ -54,7 +54,7 @@ class Spec(Frozen):
     profile: str
     item_ids: tuple[str, ...] = ()
     limit: int = 0
-    exclusions: dict[str, str] = {}
+    exclusions: dict[str, str] = Field(default_factory=dict)
     dry_run: bool = False
     tailoring_blob: str = ""
     model_profile: str = ""
@@ -98,7 +98,7 @@ class ItemsQueued(Frozen):
 
     type: Literal["items_queued"] = "items_queued"
     order: tuple[str, ...]
-    skipped: dict[str, str] = {}
+    skipped: dict[str, str] = Field(default_factory=dict)
 
 
 class AttemptStarted(Frozen):

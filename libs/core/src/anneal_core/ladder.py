@@ -34,7 +34,7 @@ def next_candidate(state: RunState, item: ItemState) -> Candidate | None:
 
 
 def failed_proposals(item: ItemState) -> int:
-    """Model turns that led to no attempt: no acceptable answer, or one that the gate refused or that was tried before."""
+    """Model turns that led to no attempt: no acceptable answer, a refused or a known script."""
     done = tried(item)
     return sum(1 for p in item.proposals if p.candidate is None or p.candidate.hash not in done)
 

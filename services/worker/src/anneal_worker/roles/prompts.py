@@ -1,0 +1,120 @@
+"""Prompts as files, and how texts get into them: labelled, bounded, and fenced where nobody vouches for them.
+
+A skill may override any file by one of the same name in its own prompts folder.
+"""
+
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from anneal_contracts.work import ItemDetail, PastAttempt
+from anneal_runtime.errors import InvalidArgument
+
+# Characters a token has at the least in English text and shell; used to fit prompts, never to account for them.
+CHARS_PER_TOKEN = 3
+# What the system prompt, the contract and the chat template take, in tokens.
+_FIXED_TOKENS = 900
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One labelled piece of a prompt. weight: its share of the room when not everything fits."""
+
+    label: str
+    text: str
+    trusted: bool = False
+    limit: int = 4000
+    weight: int = 1
+
+
+def render(name: str, values: Mapping[str, str], folder: Path | None) -> str:
+    """A prompt file with its placeholders filled in one pass: nothing in a value is expanded again.
+
+    Raises InvalidArgument naming the file where an override holds a placeholder that does not exist.
+    """
+    override = folder / name if folder else None
+    if override and override.is_file():
+        text = override.read_text(encoding="utf-8")
+    else:
+        text = resources.files("anneal_worker.roles").joinpath("prompts", name).read_text(encoding="utf-8")
+    try:
+        return string.Template(text).substitute(values).strip()
+    except (KeyError, ValueError) as e:
+        known = ", ".join(f"${key}" for key in values)
+        raise InvalidArgument(
+            f"Unknown placeholder {e} in the prompt; known are {known}.", field=f"prompts/{name}"
+        ) from e
+
+
+def room_chars(context_tokens: int, max_tokens: int) -> int:
+    """Characters of material that fit beside the fixed part of a prompt and the answer."""
+    return max(600, (context_tokens - max_tokens - _FIXED_TOKENS) * CHARS_PER_TOKEN)
+
+
+def fence(label: str, text: str) -> str:
+    """A text nobody vouches for, between marks that it cannot close: the mark depends on the text itself."""
+    mark = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return f"<<<DATA {mark} {label}\n{text}\nDATA {mark}>>>"
+
+
+def cut(text: str, limit: int) -> str:
+    """Text within limit characters: its head and its tail, where errors are, with a mark between them."""
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 5
+    tail = max(0, limit - head - 30)
+    return f"{text[:head]}\n[... {len(text) - head - tail} characters cut ...]\n{text[len(text) - tail :]}"
+
+
+def compose(parts: Sequence[Part], room: int) -> str:
+    """The parts in order, each within its limit and all within room; empty ones are left out."""
+    parts = [p for p in parts if p.text.strip()]
+    wanted = {id(p): min(len(p.text), p.limit) for p in parts}
+    total = sum(wanted.values())
+    if total > room:
+        weights = sum(p.weight for p in parts)
+        # What small parts leave of their share goes to the large ones.
+        spare = sum(max(0, room * p.weight // weights - wanted[id(p)]) for p in parts)
+        large = sum(p.weight for p in parts if wanted[id(p)] > room * p.weight // weights) or 1
+        for p in parts:
+            share = room * p.weight // weights
+            if wanted[id(p)] > share:
+                wanted[id(p)] = share + spare * p.weight // large
+    return "\n\n".join(_shown(p, wanted[id(p)]) for p in parts)
+
+
+def _shown(part: Part, limit: int) -> str:
+    text = cut(part.text.strip(), max(80, limit))
+    return f"{part.label}: {text}" if part.trusted else fence(part.label, text)
+
+
+def item_parts(item: ItemDetail) -> list[Part]:
+    """Everything that the skill knows of an item, most telling first."""
+    references = "; ".join(f"{kind} {', '.join(ids)}" for kind, ids in sorted(item.references.items()) if ids)
+    return [
+        Part(label="Id", text=item.id, trusted=True),
+        Part(label="Title", text=item.title, trusted=True, limit=300),
+        Part(label="Severity and category", text=f"{item.severity}, {item.category}", trusted=True),
+        Part(label="description", text=item.description, weight=2),
+        Part(label="how the check decides", text=item.check_text, weight=3),
+        Part(label="how the vendor says to fix it", text=item.fix_text, weight=3),
+        Part(label="rationale", text=item.rationale, limit=1500),
+        Part(label="References", text=references, trusted=True, limit=600),
+    ]
+
+
+def past_parts(past: Sequence[PastAttempt], scripts: Mapping[int, str]) -> list[Part]:
+    """What failed before: newest last, and with the most room."""
+    parts: list[Part] = []
+    for attempt in past:
+        newest = attempt is past[-1]
+        name = f"Attempt {attempt.number}"
+        facts = f"{attempt.source.value} fix “{attempt.title}” ended in {attempt.failure_mode or 'no change'}"
+        parts.append(Part(label=name, text=facts, trusted=True, limit=400))
+        parts.append(Part(label=f"{name}, its script", text=scripts.get(attempt.number, ""), weight=3 if newest else 1))
+        parts.append(Part(label=f"{name}, evidence of the check", text=attempt.evidence, weight=3 if newest else 1))
+        parts.append(Part(label=f"{name}, its output", text=attempt.output, limit=2500, weight=2 if newest else 1))
+    return parts

@@ -1,1 +1,5 @@
-"""What every service stands on: settings, logging, tracing, gRPC, NATS, Postgres, the error table, shutdown."""
+"""What every service stands on.
+
+Owns: the error table, settings, logging, tracing, gRPC plumbing, the bus, the database, the clock, fault points,
+start-up and shutdown, and the embedded servers. Does not own: any word about runs, items, targets, skills or models.
+"""

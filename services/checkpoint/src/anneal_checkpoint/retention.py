@@ -1,0 +1,103 @@
+"""Which saved states are kept. Dropping is two steps: marked here in the transaction, removed later by the sweeper.
+
+During a run: generation 0 and the last few. After it: generation 0 of the last few runs, so that a whole run can still
+be taken back. A state that an unfinished restore needs is never dropped.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from anneal_runtime.errors import AnnealError
+
+from anneal_checkpoint.drivers.base import Driver
+from anneal_checkpoint.model import DriverKind, Snapshot, SnapshotState
+from anneal_checkpoint.store import Store, Tx
+
+log = logging.getLogger(__name__)
+
+# Answers to retries are kept for longer than anybody retries.
+_OPERATION_LIFE_S = 7 * 86_400.0
+
+
+def superfluous_in_run(snapshots: Sequence[Snapshot], keep: int) -> list[str]:
+    """Names of a run's states beyond generation 0 and the last `keep`. snapshots: of one run, any order."""
+    later = sorted((s for s in snapshots if s.generation > 0), key=lambda s: -s.generation)
+    return [s.name for s in later[keep:] if s.state is not SnapshotState.DROPPING]
+
+
+def superfluous_after_run(snapshots: Sequence[Snapshot], keep_runs: int) -> list[str]:
+    """Names of a target's states beyond generation 0 of the last `keep_runs` runs. snapshots: newest first."""
+    first = [s.name for s in snapshots if s.generation == 0 and s.state is SnapshotState.KEPT]
+    kept = set(first[:keep_runs])
+    return [s.name for s in snapshots if s.name not in kept and s.state is not SnapshotState.DROPPING]
+
+
+async def trim_run(tx: Tx, target: str, run_id: str, *, keep: int) -> None:
+    """Marks what a run no longer needs while it goes on."""
+    await _mark(tx, target, superfluous_in_run(await tx.snapshots(target, run_id=run_id), keep))
+
+
+async def retire_runs(tx: Tx, target: str, *, keep_runs: int) -> None:
+    """Marks what a target no longer needs after a run has ended."""
+    await _mark(tx, target, superfluous_after_run(await tx.snapshots(target), keep_runs))
+    await tx.purge_operations(_OPERATION_LIFE_S)
+
+
+async def _mark(tx: Tx, target: str, names: Sequence[str]) -> None:
+    unfinished = await tx.unfinished_restore(target)
+    needed = None
+    if unfinished is not None:
+        needed = await tx.snapshot(target, unfinished.run_id, unfinished.generation)
+    await tx.mark_snapshots([n for n in names if needed is None or n != needed.name], SnapshotState.DROPPING)
+
+
+class Sweeper:
+    """Removes marked states from where their driver keeps them, in the background; a failed try is repeated later."""
+
+    def __init__(self, store: Store, drivers: Mapping[DriverKind, Driver], *, interval_s: float) -> None:
+        self._store = store
+        self._drivers = drivers
+        self._interval_s = interval_s
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts sweeping; the first sweep takes up what an earlier process left."""
+        self._wanted.set()
+        self._task = asyncio.create_task(self._run(), name="sweeper")
+
+    def wake(self) -> None:
+        """Asks for a sweep soon."""
+        self._wanted.set()
+
+    async def stop(self) -> None:
+        """Stops between two removals; what is left is taken up at the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def sweep(self) -> None:
+        """One pass over everything that is marked."""
+        async with self._store.transaction() as tx:
+            marked = await tx.snapshots_to_drop()
+        for snapshot in marked:
+            try:
+                await self._drivers[snapshot.driver].drop(snapshot.machine, snapshot.name)
+            except AnnealError as e:
+                log.warning("a saved state could not be removed", extra={"snapshot": snapshot.name, "error": str(e)})
+                continue
+            async with self._store.transaction() as tx:
+                await tx.mark_snapshots([snapshot.name], SnapshotState.DROPPED)
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._interval_s)
+            self._wanted.clear()
+            try:
+                await self.sweep()
+            except Exception:
+                # A database that is away for a moment must not end sweeping for good.
+                log.exception("sweep failed")

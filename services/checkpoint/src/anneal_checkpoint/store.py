@@ -1,0 +1,102 @@
+"""What the rules need of a store. Every method runs inside a transaction; an exception undoes all of it."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from anneal_checkpoint.model import Effect, Lease, Operation, Snapshot, SnapshotState, Target
+
+
+class Tx(Protocol):
+    """One transaction. Reads see what was committed before them; "locks" holds a row until the transaction's end."""
+
+    async def once(self, key: str, request: bytes, run: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Runs once a key; later calls get the stored answer. Raises AlreadyExists where the request is another."""
+        ...
+
+    async def target(self, name: str) -> Target | None: ...
+
+    async def targets(self) -> Sequence[Target]:
+        """All targets by name."""
+        ...
+
+    async def insert_target(self, target: Target) -> bool:
+        """False where the name is taken."""
+        ...
+
+    async def delete_target(self, name: str) -> None: ...
+
+    async def lock_lease(self, target: str) -> Lease:
+        """Locks the target's lease row, made where it is missing. It outlives the target: its token never falls."""
+        ...
+
+    async def holders(self) -> Mapping[str, str]:
+        """Target -> run, of the leases that are live by the store's clock."""
+        ...
+
+    async def grant(self, target: str, run_id: str, token: int, ttl_s: float) -> datetime:
+        """Writes the lease row; it expires ttl_s from now by the store's clock, never earlier than it would have."""
+        ...
+
+    async def clear_lease(self, target: str) -> None:
+        """Nobody holds the target; the token stays."""
+        ...
+
+    async def operation(self, key: str) -> Operation | None: ...
+
+    async def insert_operation(self, operation: Operation) -> None: ...
+
+    async def start_operation(self, key: str, changed_paths: Sequence[str]) -> None: ...
+
+    async def finish_operation(self, key: str, *, restored: bool, took_s: float) -> None: ...
+
+    async def unfinished_restore(self, target: str) -> Operation | None:
+        """The newest restore that began to change the target and has no end."""
+        ...
+
+    async def finish_restores(self, target: str) -> None:
+        """Marks every unfinished restore of the target as done: a later one has brought it to a known state."""
+        ...
+
+    async def purge_operations(self, older_than_s: float) -> None:
+        """Forgets operations that were done longer ago."""
+        ...
+
+    async def snapshot(self, target: str, run_id: str, generation: int) -> Snapshot | None: ...
+
+    async def snapshots(self, target: str, *, run_id: str | None = None) -> Sequence[Snapshot]:
+        """Saved states of a target that are not dropped (yet), newest first."""
+        ...
+
+    async def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Inserts or replaces; taken_at becomes now where the state is kept."""
+        ...
+
+    async def mark_snapshots(self, names: Sequence[str], state: SnapshotState) -> None: ...
+
+    async def snapshots_to_drop(self) -> Sequence[Snapshot]: ...
+
+    async def effect(self, key: str) -> Effect | None:
+        """Locks the effect's row."""
+        ...
+
+    async def insert_effect(self, effect: Effect) -> Effect: ...
+
+    async def update_effect(self, effect: Effect) -> Effect:
+        """Writes state, exit code and token; finished_at becomes now unless the state is intended."""
+        ...
+
+    async def effects(self, run_id: str) -> Sequence[Effect]:
+        """A run's effects in the order in which they were intended."""
+        ...
+
+    async def undo_effects(self, target: str, run_id: str, since: datetime) -> None:
+        """Marks a run's applied and failed effects that were intended after a moment as undone."""
+        ...
+
+
+class Store(Protocol):
+    """Opens transactions."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Tx]: ...

@@ -1,0 +1,293 @@
+"""The store on Postgres, schema `checkpoint`. SQL only; the rules are in the rooms beside it."""
+
+# ruff: noqa: S608  # nothing but this module's own lists of columns is put into a statement
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from anneal_runtime.postgres import Connection, Database, once
+
+from anneal_checkpoint.model import (
+    DriverKind,
+    Effect,
+    EffectState,
+    Lease,
+    Operation,
+    OperationKind,
+    OperationState,
+    Snapshot,
+    SnapshotState,
+    Target,
+)
+from anneal_checkpoint.store import Tx
+
+SCHEMA = "checkpoint"
+
+_SNAPSHOT = "name, target, driver, machine, run_id, generation, state, taken_at"
+_OPERATION = "key, kind, target, run_id, generation, request_hash, state, restored, changed_paths, took_s"
+_EFFECT = (
+    "key, target, run_id, item_id, attempt, action_hash, fencing_token, state, exit_code, intended_at, finished_at"
+)
+
+
+async def open_database(dsn: str, *, max_size: int) -> Database:
+    """Opens the service's schema and brings it up to date."""
+    return await Database.open(dsn, schema=SCHEMA, migrations=files(__package__) / "migrations", max_size=max_size)
+
+
+class PostgresStore:
+    """Transactions over a pool."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        async with self._database.transaction() as conn:
+            yield PostgresTx(conn)
+
+
+class PostgresTx:
+    """One transaction on one connection."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def once(self, key: str, request: bytes, run: Callable[[], Awaitable[bytes]]) -> bytes:
+        return await once(self._conn, key, request, run)
+
+    # --- targets ------------------------------------------------------------------------------------------------------
+
+    async def target(self, name: str) -> Target | None:
+        row = await self._conn.fetchrow("SELECT * FROM targets WHERE name = $1", name)
+        return None if row is None else _target(row)
+
+    async def targets(self) -> Sequence[Target]:
+        return [_target(r) for r in await self._conn.fetch("SELECT * FROM targets ORDER BY name")]
+
+    async def insert_target(self, target: Target) -> bool:
+        row = await self._conn.fetchrow(
+            "INSERT INTO targets (name, driver, host, port, login, key_path, host_key, machine, mission_services)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING name",
+            target.name,
+            target.driver,
+            target.host,
+            target.port,
+            target.user,
+            target.key_path,
+            target.host_key,
+            target.machine,
+            list(target.mission_services),
+        )
+        return row is not None
+
+    async def delete_target(self, name: str) -> None:
+        await self._conn.execute("DELETE FROM targets WHERE name = $1", name)
+
+    # --- leases: expiry by the clock of the database, read when the row is ours ---------------------------------------
+
+    async def lock_lease(self, target: str) -> Lease:
+        await self._conn.execute("INSERT INTO leases (target) VALUES ($1) ON CONFLICT DO NOTHING", target)
+        await self._conn.execute("SELECT 1 FROM leases WHERE target = $1 FOR UPDATE", target)
+        # A statement of its own: one that waited for the lock would judge by the time before it waited.
+        row = await self._conn.fetchrow(
+            "SELECT run_id, token, expires_at, coalesce(expires_at > clock_timestamp(), false) AS live"
+            " FROM leases WHERE target = $1",
+            target,
+        )
+        assert row is not None  # inserted and locked above
+        run_id: str = row["run_id"] or ""
+        return Lease(target=target, run_id=run_id, token=row["token"], expires_at=row["expires_at"], live=row["live"])
+
+    async def holders(self) -> Mapping[str, str]:
+        rows = await self._conn.fetch("SELECT target, run_id FROM leases WHERE expires_at > clock_timestamp()")
+        return {r["target"]: r["run_id"] for r in rows}
+
+    async def grant(self, target: str, run_id: str, token: int, ttl_s: float) -> datetime:
+        expires_at: datetime = await self._conn.fetchval(
+            "UPDATE leases SET token = $3, run_id = $2, expires_at = greatest("
+            "  CASE WHEN run_id = $2 THEN expires_at END, clock_timestamp() + make_interval(secs => $4))"
+            " WHERE target = $1 RETURNING expires_at",
+            target,
+            run_id,
+            token,
+            ttl_s,
+        )
+        return expires_at
+
+    async def clear_lease(self, target: str) -> None:
+        await self._conn.execute("UPDATE leases SET run_id = NULL, expires_at = NULL WHERE target = $1", target)
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    async def operation(self, key: str) -> Operation | None:
+        row = await self._conn.fetchrow(f"SELECT {_OPERATION} FROM operations WHERE key = $1", key)
+        return None if row is None else _operation(row)
+
+    async def insert_operation(self, operation: Operation) -> None:
+        await self._conn.execute(
+            "INSERT INTO operations (key, kind, target, run_id, generation, request_hash, state)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            operation.key,
+            operation.kind,
+            operation.target,
+            operation.run_id,
+            operation.generation,
+            operation.request_hash,
+            operation.state,
+        )
+
+    async def start_operation(self, key: str, changed_paths: Sequence[str]) -> None:
+        await self._conn.execute(
+            "UPDATE operations SET state = 'started', changed_paths = $2 WHERE key = $1 AND state = 'intended'",
+            key,
+            list(changed_paths),
+        )
+
+    async def finish_operation(self, key: str, *, restored: bool, took_s: float) -> None:
+        await self._conn.execute(
+            "UPDATE operations SET state = 'done', restored = $2, took_s = $3, finished_at = clock_timestamp()"
+            " WHERE key = $1",
+            key,
+            restored,
+            took_s,
+        )
+
+    async def unfinished_restore(self, target: str) -> Operation | None:
+        row = await self._conn.fetchrow(
+            f"SELECT {_OPERATION} FROM operations WHERE target = $1 AND state = 'started' ORDER BY seq DESC LIMIT 1",
+            target,
+        )
+        return None if row is None else _operation(row)
+
+    async def finish_restores(self, target: str) -> None:
+        await self._conn.execute(
+            "UPDATE operations SET state = 'done', restored = true, finished_at = clock_timestamp()"
+            " WHERE target = $1 AND state = 'started'",
+            target,
+        )
+
+    async def purge_operations(self, older_than_s: float) -> None:
+        await self._conn.execute(
+            "DELETE FROM operations WHERE finished_at < clock_timestamp() - make_interval(secs => $1)", older_than_s
+        )
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, target: str, run_id: str, generation: int) -> Snapshot | None:
+        row = await self._conn.fetchrow(
+            f"SELECT {_SNAPSHOT} FROM snapshots WHERE target = $1 AND run_id = $2 AND generation = $3",
+            target,
+            run_id,
+            generation,
+        )
+        return None if row is None else _snapshot(row)
+
+    async def snapshots(self, target: str, *, run_id: str | None = None) -> Sequence[Snapshot]:
+        rows = await self._conn.fetch(
+            f"SELECT {_SNAPSHOT} FROM snapshots WHERE target = $1 AND ($2::text IS NULL OR run_id = $2)"
+            " AND state <> 'dropped' ORDER BY seq DESC",
+            target,
+            run_id,
+        )
+        return [_snapshot(r) for r in rows]
+
+    async def save_snapshot(self, snapshot: Snapshot) -> None:
+        await self._conn.execute(
+            "INSERT INTO snapshots (name, target, driver, machine, run_id, generation, state)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (target, run_id, generation) DO UPDATE"
+            " SET state = excluded.state, driver = excluded.driver, machine = excluded.machine,"
+            " taken_at = CASE WHEN excluded.state = 'kept' THEN clock_timestamp() END",
+            snapshot.name,
+            snapshot.target,
+            snapshot.driver,
+            snapshot.machine,
+            snapshot.run_id,
+            snapshot.generation,
+            snapshot.state,
+        )
+
+    async def mark_snapshots(self, names: Sequence[str], state: SnapshotState) -> None:
+        await self._conn.execute("UPDATE snapshots SET state = $2 WHERE name = ANY($1)", list(names), state)
+
+    async def snapshots_to_drop(self) -> Sequence[Snapshot]:
+        rows = await self._conn.fetch(f"SELECT {_SNAPSHOT} FROM snapshots WHERE state = 'dropping' ORDER BY seq")
+        return [_snapshot(r) for r in rows]
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    async def effect(self, key: str) -> Effect | None:
+        row = await self._conn.fetchrow(f"SELECT {_EFFECT} FROM effects WHERE key = $1 FOR UPDATE", key)
+        return None if row is None else _effect(row)
+
+    async def insert_effect(self, effect: Effect) -> Effect:
+        return _effect(
+            await self._conn.fetchrow(
+                "INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, state)"
+                f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {_EFFECT}",
+                effect.key,
+                effect.target,
+                effect.run_id,
+                effect.item_id,
+                effect.attempt,
+                effect.action_hash,
+                effect.fencing_token,
+                effect.state,
+            )
+        )
+
+    async def update_effect(self, effect: Effect) -> Effect:
+        return _effect(
+            await self._conn.fetchrow(
+                "UPDATE effects SET state = $2, exit_code = $3, fencing_token = $4,"
+                " finished_at = CASE WHEN $2 = 'intended' THEN NULL ELSE clock_timestamp() END"
+                f" WHERE key = $1 RETURNING {_EFFECT}",
+                effect.key,
+                effect.state,
+                effect.exit_code,
+                effect.fencing_token,
+            )
+        )
+
+    async def effects(self, run_id: str) -> Sequence[Effect]:
+        rows = await self._conn.fetch(f"SELECT {_EFFECT} FROM effects WHERE run_id = $1 ORDER BY seq", run_id)
+        return [_effect(r) for r in rows]
+
+    async def undo_effects(self, target: str, run_id: str, since: datetime) -> None:
+        await self._conn.execute(
+            "UPDATE effects SET state = 'undone', finished_at = clock_timestamp()"
+            " WHERE target = $1 AND run_id = $2 AND intended_at > $3 AND state IN ('applied', 'failed')",
+            target,
+            run_id,
+            since,
+        )
+
+
+def _target(row: Any) -> Target:
+    return Target(
+        name=row["name"],
+        driver=DriverKind(row["driver"]),
+        host=row["host"],
+        port=row["port"],
+        user=row["login"],
+        key_path=row["key_path"],
+        host_key=row["host_key"],
+        machine=row["machine"],
+        mission_services=tuple(row["mission_services"]),
+    )
+
+
+def _operation(row: Any) -> Operation:
+    kind, state, paths = OperationKind(row["kind"]), OperationState(row["state"]), tuple(row["changed_paths"])
+    return Operation(**{**dict(row), "kind": kind, "state": state, "changed_paths": paths})
+
+
+def _snapshot(row: Any) -> Snapshot:
+    return Snapshot(**{**dict(row), "driver": DriverKind(row["driver"]), "state": SnapshotState(row["state"])})
+
+
+def _effect(row: Any) -> Effect:
+    return Effect(**{**dict(row), "state": EffectState(row["state"])})

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61nneal/common/v1/common.proto\x12\x10\x61nneal.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x0bScoreCounts\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12\x0c\n\x04\x66\x61il\x18\x02 \x01(\x05\x12\r\n\x05\x65rror\x18\x03 \x01(\x05\x12\x15\n\rnotapplicable\x18\x04 \x01(\x05\x12\r\n\x05other\x18\x05 \x01(\x05\"\xa0\x01\n\x05\x45vent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x14\n\x0cpayload_json\x18\x06 \x01(\x0c\x12\x11\n\tprev_hash\x18\x07 \x01(\t\x12\x0c\n\x04hash\x18\x08 \x01(\t\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61nneal/common/v1/common.proto\x12\x10\x61nneal.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x0bScoreCounts\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12\x0c\n\x04\x66\x61il\x18\x02 \x01(\x05\x12\r\n\x05\x65rror\x18\x03 \x01(\x05\x12\x15\n\rnotapplicable\x18\x04 \x01(\x05\x12\r\n\x05other\x18\x05 \x01(\x05\"\xb3\x01\n\x05\x45vent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x14\n\x0cpayload_json\x18\x06 \x01(\x0c\x12\x11\n\tprev_hash\x18\x07 \x01(\t\x12\x0c\n\x04hash\x18\x08 \x01(\t\x12\x11\n\tat_unix_s\x18\t \x01(\x01\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCORECOUNTS']._serialized_start=84
   _globals['_SCORECOUNTS']._serialized_end=178
   _globals['_EVENT']._serialized_start=181
-  _globals['_EVENT']._serialized_end=341
-  _globals['_FIELDVIOLATION']._serialized_start=343
-  _globals['_FIELDVIOLATION']._serialized_end=395
+  _globals['_EVENT']._serialized_end=360
+  _globals['_FIELDVIOLATION']._serialized_start=362
+  _globals['_FIELDVIOLATION']._serialized_end=414
 # @@protoc_insertion_point(module_scope)

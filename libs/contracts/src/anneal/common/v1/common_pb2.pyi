@@ -63,6 +63,7 @@ class Event(_message.Message):
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     PREV_HASH_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    AT_UNIX_S_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     seq: _builtins.int
     """1, 2, 3, ... without a gap."""
@@ -72,6 +73,8 @@ class Event(_message.Message):
     """Canonical JSON (sorted keys, no white space, UTF-8); its shape is versioned in anneal_core.events."""
     prev_hash: _builtins.str
     hash: _builtins.str
+    at_unix_s: _builtins.float
+    """The time exactly as it was hashed: Unix seconds as a double."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -85,10 +88,11 @@ class Event(_message.Message):
         payload_json: _builtins.bytes = ...,
         prev_hash: _builtins.str = ...,
         hash: _builtins.str = ...,
+        at_unix_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "hash", b"hash", "payload_json", b"payload_json", "prev_hash", b"prev_hash", "run_id", b"run_id", "seq", b"seq", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "at_unix_s", b"at_unix_s", "hash", b"hash", "payload_json", b"payload_json", "prev_hash", b"prev_hash", "run_id", b"run_id", "seq", b"seq", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

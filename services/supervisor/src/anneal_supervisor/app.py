@@ -1,0 +1,91 @@
+"""Composition root of the supervisor."""
+
+import asyncio
+import os
+import socket
+
+from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
+from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
+from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
+from anneal.supervisor.v1.supervisor_pb2_grpc import add_SupervisorServiceServicer_to_server
+from anneal_runtime import rpc
+from anneal_runtime.bus import EVENTS, WORK, Bus
+from anneal_runtime.clock import SystemClock
+
+from anneal_supervisor.api import SupervisorApi
+from anneal_supervisor.dispatch import Dispatcher
+from anneal_supervisor.domain import Supervisor
+from anneal_supervisor.hub import Hub
+from anneal_supervisor.outbox import Outbox
+from anneal_supervisor.settings import SupervisorSettings
+from anneal_supervisor.store_postgres import PostgresStore
+
+SERVICE = "anneal.supervisor.v1.SupervisorService"
+
+
+class SupervisorApp:
+    """Start order: store, bus, peers, loops, and last the door; stop is the reverse."""
+
+    def __init__(self, settings: SupervisorSettings) -> None:
+        self._settings = settings
+        self._tasks: list[asyncio.Task[None]] = []
+        self._store: PostgresStore | None = None
+        self._bus: Bus | None = None
+        self._domain: Supervisor | None = None
+        self._server: rpc.RpcServer | None = None
+        self._channels = [
+            rpc.channel(addr, settings.auth_token.get_secret_value())
+            for addr in (settings.checkpoint_addr, settings.memory_addr, settings.evaluator_addr)
+        ]
+
+    @property
+    def port(self) -> int:
+        """The port that the gRPC server got."""
+        assert self._server is not None
+        return self._server.port
+
+    async def start(self) -> None:
+        s = self._settings
+        token = s.auth_token.get_secret_value()
+        self._store = store = await PostgresStore.open(s.postgres_dsn)
+        self._bus = await Bus.connect(s.nats_url, token, name="supervisor")
+        await self._bus.ensure_streams(WORK, EVENTS)
+        outbox = Outbox(store, self._bus)
+        checkpoint, memory, evaluator = (
+            CheckpointServiceStub(self._channels[0]),
+            MemoryServiceStub(self._channels[1]),
+            EvaluatorServiceStub(self._channels[2]),
+        )
+        clock = SystemClock()
+        self._domain = domain = Supervisor(
+            store=store,
+            dispatcher=Dispatcher(store, checkpoint, memory, lease_s=s.target_lease_s),
+            clock=clock,
+            hub=Hub(outbox.wake),
+            owner=f"{socket.gethostname()}/{os.getpid()}",
+            max_runs=s.max_runs,
+            lease_s=s.run_lease_s,
+        )
+        api = SupervisorApi(domain, s, evaluator, checkpoint, clock)
+
+        self._server = await rpc.serve(
+            listen=s.listen,
+            token=token,
+            services=[(SERVICE, lambda server: add_SupervisorServiceServicer_to_server(api, server))],
+        )
+        self._tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(domain.drive())]
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(self._settings.shutdown_grace_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._domain is not None:
+            await self._domain.stop()
+        for channel in self._channels:
+            await channel.close()
+        if self._bus is not None:
+            await self._bus.close()
+        if self._store is not None:
+            await self._store.close()

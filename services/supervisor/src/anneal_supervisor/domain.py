@@ -1,0 +1,230 @@
+"""The supervisor: which runs this replica drives, what may be asked of them, and what is told of them."""
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+from anneal_contracts.canonical import sha256_hex
+from anneal_contracts.work import Result, SkillPolicy
+from anneal_core import chain
+from anneal_core import events as ev
+from anneal_core.machine import IllegalEvent
+from anneal_core.state import RunState
+from anneal_runtime.clock import Clock
+from anneal_runtime.errors import AnnealError, FailedPrecondition, InvalidArgument, StaleToken, Unavailable
+from pydantic import ValidationError
+
+from anneal_supervisor.dispatch import Dispatcher
+from anneal_supervisor.driver import RunDriver, fold
+from anneal_supervisor.hub import Hub
+from anneal_supervisor.store import Store
+from anneal_supervisor.view import run_message
+
+log = logging.getLogger(__name__)
+
+_CACHED_STATES = 8
+_PAGE = 500
+_MAX_BLOB = 48 << 20
+
+
+class Supervisor:
+    """Plain logic behind the RPCs; knows no gRPC service of its own."""
+
+    def __init__(
+        self, *, store: Store, dispatcher: Dispatcher, clock: Clock, hub: Hub, owner: str, max_runs: int, lease_s: float
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._hub = hub
+        self._owner = owner
+        self._max_runs = max_runs
+        self._lease_s = lease_s
+        self._drivers: dict[str, RunDriver] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ended: OrderedDict[str, RunState] = OrderedDict()
+        self._look = asyncio.Event()
+
+    # --- driving ----------------------------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """Claims runs, renews leases, for ever. A third of the lease is the beat, so two beats may be missed."""
+        while True:
+            self._look.clear()
+            try:
+                await self._beat()
+            except AnnealError as e:
+                log.warning("beat missed", extra={"reason": e.reason, "detail": e.message})
+            try:
+                async with asyncio.timeout(self._lease_s / 3):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+
+    async def _beat(self) -> None:
+        held = await self._store.renew(self._owner, self._lease_s, list(self._drivers))
+        for run_id in set(self._drivers) - held:
+            if not self._drivers[run_id].state.ended:
+                log.warning("run lost to another replica", extra={"run_id": run_id})
+                self._tasks[run_id].cancel()
+        await asyncio.gather(*(d.keep_target() for d in self._drivers.values()))
+        room = self._max_runs - len(self._drivers)
+        if room > 0:
+            for run_id, token in await self._store.claim(self._owner, self._lease_s, room):
+                self._take(run_id, token)
+
+    def _take(self, run_id: str, token: int) -> None:
+        driver = RunDriver(
+            run_id=run_id,
+            token=token,
+            store=self._store,
+            dispatcher=self._dispatcher,
+            clock=self._clock,
+            published=self._hub.notify,
+        )
+        self._drivers[run_id] = driver
+        self._tasks[run_id] = asyncio.create_task(self._drive_one(driver))
+
+    async def _drive_one(self, driver: RunDriver) -> None:
+        try:
+            await driver.run()
+        except StaleToken as e:
+            log.warning("run let go", extra={"run_id": driver.run_id, "detail": e.message})
+        except AnnealError as e:
+            log.warning("run set aside", extra={"run_id": driver.run_id, "reason": e.reason, "detail": e.message})
+        except Exception:
+            log.exception("run set aside", extra={"run_id": driver.run_id})
+        finally:
+            self._drivers.pop(driver.run_id, None)
+            self._tasks.pop(driver.run_id, None)
+            self._hub.notify(driver.run_id)
+
+    async def stop(self) -> None:
+        """Lets all runs go, so that another replica can take them at once."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._store.let_go(self._owner)
+
+    # --- what may be asked ------------------------------------------------------------------------------------------
+
+    async def create(self, key: str, request: bytes, spec: ev.Spec, limits: ev.Limits, policy: SkillPolicy) -> str:
+        """Creates a run that is already checked; returns its id, the same again for the same key and request."""
+        run_id = f"run-{uuid.uuid4().hex[:12]}"
+        payload = ev.RunCreated(spec=spec, limits=limits, policy=policy)
+        at = self._clock.now()
+        first = chain.link(
+            run_id=run_id,
+            seq=1,
+            at=at,
+            type=payload.type,
+            actor="person",
+            payload=payload.model_dump(mode="json"),
+            prev_hash=chain.GENESIS,
+        )
+        summary = run_message(fold([first]), at, items=False).SerializeToString()
+        created = await self._store.create_run(key, request, first, summary)
+        self._look.set()
+        return created
+
+    async def report(self, run_id: str, command_id: str, result: Result) -> bool:
+        """Takes a result in. Raises Unavailable while no driver of this replica has the run."""
+        if result.command_id != command_id:
+            raise InvalidArgument("result is for another command", field="result_json")
+        driver = self._drivers.get(run_id)
+        if driver is None:
+            head = await self._store.head(run_id)
+            if head.ended:
+                return False
+            raise Unavailable(f"run {run_id} is being taken over; report again")
+        return await driver.submit(ev.CommandFinished(command_id=command_id, result=result), actor="worker")
+
+    async def cancel(self, run_id: str, reason: str) -> str:
+        """Asks a run to end between two steps; returns its phase. Raises FailedPrecondition where it has ended."""
+        driver = self._drivers.get(run_id)
+        if driver is None:
+            state = await self.state(run_id)
+            if state.ended:
+                raise FailedPrecondition(f"run {run_id} is {state.phase.value} already", field="run_id")
+            raise Unavailable(f"run {run_id} is being taken over; try again")
+        if not driver.state.cancel:
+            await driver.submit(ev.CancelRequested(reason=reason or "cancelled"), actor="person")
+        return driver.state.phase.value
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    async def state(self, run_id: str) -> RunState:
+        """The run's state now. Raises NotFound."""
+        driver = self._drivers.get(run_id)
+        if driver is not None and driver.state.seq:
+            return driver.state
+        if run_id in self._ended:
+            self._ended.move_to_end(run_id)
+            return self._ended[run_id]
+        await self._store.head(run_id)
+        state = RunState()
+        while batch := await self._store.events(run_id, after=state.seq, limit=_PAGE):
+            state = fold(batch, state)
+        if state.ended:
+            self._ended[run_id] = state
+            while len(self._ended) > _CACHED_STATES:
+                self._ended.popitem(last=False)
+        return state
+
+    async def events(self, run_id: str, after: int, *, follow: bool) -> AsyncIterator[chain.Event]:
+        """The run's events after `after`; with follow also those to come, until the run has ended. Raises NotFound."""
+        while True:
+            head = await self._store.head(run_id)
+            seen = self._hub.mark(run_id)
+            while batch := await self._store.events(run_id, after=after, limit=_PAGE):
+                for event in batch:
+                    yield event
+                after = batch[-1].seq
+            if head.ended or not follow:
+                return
+            await self._hub.wait(run_id, seen)
+
+    async def verify(self, run_id: str) -> chain.Verification:
+        """Recomputes chain and fold of the stored log, and holds its end against the recorded head."""
+        head = await self._store.head(run_id)
+        log_events: list[chain.Event] = []
+        try:
+            while batch := await self._store.events(run_id, after=len(log_events), limit=_PAGE):
+                log_events.extend(batch)
+        except (ValueError, ValidationError) as e:
+            bad = len(log_events) + 1
+            return chain.Verification(ok=False, events=bad, head="", first_bad=bad, reason=f"cannot be read: {e}")
+        found = chain.verify(log_events)
+        if found.ok and (found.events, found.head) != (head.seq, head.hash):
+            reason = f"the log ends at event {found.events}, but {head.seq} were written"
+            return chain.Verification(
+                ok=False, events=found.events, head=found.head, first_bad=found.events + 1, reason=reason
+            )
+        if found.ok:
+            try:
+                fold(log_events)
+            except (IllegalEvent, ValidationError) as e:
+                reason = f"the log cannot be folded: {e}"
+                return chain.Verification(ok=False, events=found.events, head=found.head, first_bad=1, reason=reason)
+        return found
+
+    async def summaries(self, limit: int) -> list[bytes]:
+        """Serialised runs without items, newest first."""
+        return await self._store.summaries(limit)
+
+    async def put_blob(self, claimed: str, media_type: str, content: bytes) -> str:
+        """Stores content under its digest. Raises InvalidArgument where the claimed name is another."""
+        if len(content) > _MAX_BLOB:
+            raise InvalidArgument(f"may have {_MAX_BLOB} bytes at the most", field="content")
+        sha = sha256_hex(content)
+        if claimed and claimed != sha:
+            raise InvalidArgument("is not the SHA-256 of the content", field="idempotency_key")
+        await self._store.put_blob(sha, media_type or "application/octet-stream", content)
+        return sha
+
+    async def get_blob(self, sha256: str) -> tuple[str, bytes]:
+        """Media type and content of a blob. Raises NotFound."""
+        return await self._store.get_blob(sha256)

@@ -1,0 +1,75 @@
+"""What the supervisor keeps, as a Protocol: one conformance suite holds for every backend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from anneal_core.chain import Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A message that leaves after the commit. msg_id lets the bus drop a repetition."""
+
+    subject: str
+    msg_id: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """Where a run's log ends, as recorded beside it."""
+
+    seq: int
+    hash: str
+    ended: bool
+
+
+class Store(Protocol):
+    """All writes are transactions; whatever raises has changed nothing."""
+
+    async def create_run(self, key: str, request: bytes, first: Event, summary: bytes) -> str:
+        """Creates a run with its first event; the same key and request again give the same run id."""
+        ...
+
+    async def append(
+        self, events: Sequence[Event], outgoing: Sequence[Outgoing], *, token: int, summary: bytes | None, ended: bool
+    ) -> None:
+        """Appends events of one run with their messages. Raises StaleToken where another replica drives the run now."""
+        ...
+
+    async def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[Event]: ...
+
+    async def head(self, run_id: str) -> Head:
+        """Raises NotFound."""
+        ...
+
+    async def summaries(self, limit: int) -> list[bytes]:
+        """Serialised Run messages without items, newest first."""
+        ...
+
+    async def claim(self, owner: str, lease_s: float, limit: int) -> list[tuple[str, int]]:
+        """Takes runs that nobody drives: pairs of run id and owner token."""
+        ...
+
+    async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:
+        """Prolongs the leases still held; what is missing in the answer was lost."""
+        ...
+
+    async def let_go(self, owner: str) -> None:
+        """Gives all runs of this replica back at once."""
+        ...
+
+    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> None:
+        """Messages that leave again without a new event."""
+        ...
+
+    async def take_outgoing(self, limit: int) -> list[tuple[int, Outgoing]]: ...
+
+    async def drop_outgoing(self, ids: Sequence[int]) -> None: ...
+
+    async def put_blob(self, sha256: str, media_type: str, content: bytes) -> None: ...
+
+    async def get_blob(self, sha256: str) -> tuple[str, bytes]:
+        """Media type and content. Raises NotFound."""
+        ...

@@ -1,0 +1,158 @@
+"""The supervisor's store in Postgres. The schema is in migrations/."""
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+
+import asyncpg
+from anneal_contracts.canonical import canonical_json
+from anneal_core.chain import Event
+from anneal_runtime.errors import NotFound, StaleToken
+from anneal_runtime.postgres import Connection, Database, once
+
+from anneal_supervisor.store import Head, Outgoing
+
+SCHEMA = "supervisor"
+
+_INSERT_EVENT = """
+INSERT INTO run_events (run_id, seq, at, type, actor, payload, prev_hash, hash)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+_INSERT_OUTGOING = "INSERT INTO outbox (subject, msg_id, data) VALUES ($1, $2, $3)"
+_MOVE_HEAD = """
+UPDATE runs SET head_seq = $2, head_hash = $3, ended = $4, summary = coalesce($5, summary)
+WHERE run_id = $1 AND owner_token = $6
+"""
+_CLAIM = """
+UPDATE runs SET owner = $1, owner_until = now() + make_interval(secs => $2), owner_token = owner_token + 1
+WHERE run_id IN (
+    SELECT run_id FROM runs WHERE NOT ended AND owner_until < now() ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+RETURNING run_id, owner_token
+"""
+_RENEW = """
+UPDATE runs SET owner_until = now() + make_interval(secs => $2)
+WHERE owner = $1 AND run_id = ANY($3::text[]) AND owner_until >= now()
+RETURNING run_id
+"""
+
+
+class PostgresStore:
+    """Implements anneal_supervisor.store.Store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @classmethod
+    async def open(cls, dsn: str) -> "PostgresStore":
+        migrations = files("anneal_supervisor") / "migrations"
+        return cls(await Database.open(dsn, schema=SCHEMA, migrations=migrations, max_size=6))
+
+    async def close(self) -> None:
+        await self._db.close()
+
+    async def create_run(self, key: str, request: bytes, first: Event, summary: bytes) -> str:
+        async with self._db.transaction() as conn:
+
+            async def create() -> bytes:
+                await conn.execute("INSERT INTO runs (run_id, summary) VALUES ($1, $2)", first.run_id, summary)
+                await _insert(conn, [first])
+                await conn.execute(_MOVE_HEAD, first.run_id, first.seq, first.hash, False, summary, 0)
+                return first.run_id.encode()
+
+            return (await once(conn, f"CreateRun/{key}", request, create)).decode()
+
+    async def append(
+        self, events: Sequence[Event], outgoing: Sequence[Outgoing], *, token: int, summary: bytes | None, ended: bool
+    ) -> None:
+        last = events[-1]
+        try:
+            async with self._db.transaction() as conn:
+                await _insert(conn, events)
+                if outgoing:
+                    await conn.executemany(_INSERT_OUTGOING, [(o.subject, o.msg_id, o.data) for o in outgoing])
+                moved = await conn.execute(_MOVE_HEAD, last.run_id, last.seq, last.hash, ended, summary, token)
+                if moved != "UPDATE 1":
+                    raise StaleToken(f"run {last.run_id} is driven by another replica")
+        except asyncpg.UniqueViolationError as e:
+            raise StaleToken(f"run {last.run_id} was continued by another replica") from e
+
+    async def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[Event]:
+        async with self._db.transaction() as conn:
+            rows = await conn.fetch(
+                "SELECT * FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3", run_id, after, limit
+            )
+        return [_event(row) for row in rows]
+
+    async def head(self, run_id: str) -> Head:
+        async with self._db.transaction() as conn:
+            row = await conn.fetchrow("SELECT head_seq, head_hash, ended FROM runs WHERE run_id = $1", run_id)
+        if row is None:
+            raise NotFound(f"no run {run_id}", field="run_id")
+        return Head(seq=row["head_seq"], hash=row["head_hash"], ended=row["ended"])
+
+    async def summaries(self, limit: int) -> list[bytes]:
+        async with self._db.transaction() as conn:
+            rows = await conn.fetch("SELECT summary FROM runs ORDER BY created_at DESC, run_id LIMIT $1", limit)
+        return [row["summary"] for row in rows]
+
+    async def claim(self, owner: str, lease_s: float, limit: int) -> list[tuple[str, int]]:
+        async with self._db.transaction() as conn:
+            rows = await conn.fetch(_CLAIM, owner, lease_s, limit)
+        return [(row["run_id"], row["owner_token"]) for row in rows]
+
+    async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:
+        async with self._db.transaction() as conn:
+            rows = await conn.fetch(_RENEW, owner, lease_s, list(run_ids))
+        return {row["run_id"] for row in rows}
+
+    async def let_go(self, owner: str) -> None:
+        async with self._db.transaction() as conn:
+            await conn.execute("UPDATE runs SET owner_until = 'epoch' WHERE owner = $1 AND NOT ended", owner)
+
+    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> None:
+        async with self._db.transaction() as conn:
+            await conn.executemany(_INSERT_OUTGOING, [(o.subject, o.msg_id, o.data) for o in outgoing])
+
+    async def take_outgoing(self, limit: int) -> list[tuple[int, Outgoing]]:
+        async with self._db.transaction() as conn:
+            rows = await conn.fetch("SELECT * FROM outbox ORDER BY id LIMIT $1", limit)
+        return [(r["id"], Outgoing(subject=r["subject"], msg_id=r["msg_id"], data=r["data"])) for r in rows]
+
+    async def drop_outgoing(self, ids: Sequence[int]) -> None:
+        async with self._db.transaction() as conn:
+            await conn.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", list(ids))
+
+    async def put_blob(self, sha256: str, media_type: str, content: bytes) -> None:
+        async with self._db.transaction() as conn:
+            await conn.execute(
+                "INSERT INTO blobs (sha256, media_type, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                sha256,
+                media_type,
+                content,
+            )
+
+    async def get_blob(self, sha256: str) -> tuple[str, bytes]:
+        async with self._db.transaction() as conn:
+            row = await conn.fetchrow("SELECT media_type, content FROM blobs WHERE sha256 = $1", sha256)
+        if row is None:
+            raise NotFound(f"no blob {sha256}", field="sha256")
+        return row["media_type"], row["content"]
+
+
+async def _insert(conn: Connection, events: Sequence[Event]) -> None:
+    rows = [(e.run_id, e.seq, e.at, e.type, e.actor, canonical_json(e.payload), e.prev_hash, e.hash) for e in events]
+    await conn.executemany(_INSERT_EVENT, rows)
+
+
+def _event(row: asyncpg.Record) -> Event:
+    return Event(
+        run_id=row["run_id"],
+        seq=row["seq"],
+        at=row["at"],
+        type=row["type"],
+        actor=row["actor"],
+        payload=json.loads(row["payload"]),
+        prev_hash=row["prev_hash"],
+        hash=row["hash"],
+    )

@@ -1,10 +1,8 @@
 """gRPC of the supervisor: wire messages in and out, nothing else."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
-from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
 from anneal.supervisor.v1 import supervisor_pb2 as pb
 from anneal.supervisor.v1 import supervisor_pb2_grpc
 from anneal_contracts.work import Result
@@ -17,6 +15,10 @@ from anneal_supervisor.domain import Supervisor
 from anneal_supervisor.settings import SupervisorSettings
 from anneal_supervisor.view import event_message, run_message
 
+if TYPE_CHECKING:
+    from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
+    from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceAsyncStub
+
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 _MAX_LIST = 500
 
@@ -28,8 +30,8 @@ class SupervisorApi(supervisor_pb2_grpc.SupervisorServiceServicer):
         self,
         domain: Supervisor,
         settings: SupervisorSettings,
-        evaluator: EvaluatorServiceStub,
-        checkpoint: CheckpointServiceStub,
+        evaluator: "EvaluatorServiceAsyncStub",
+        checkpoint: "CheckpointServiceAsyncStub",
         clock: Clock,
     ) -> None:
         self._domain = domain

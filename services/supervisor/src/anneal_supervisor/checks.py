@@ -1,17 +1,20 @@
 """Checks a run's specification whole, before anything is written; every error names its field."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
-from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.evaluator.v1 import evaluator_pb2 as evl
-from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
 from anneal.supervisor.v1 import supervisor_pb2 as pb
 from anneal_contracts.work import SkillPolicy
 from anneal_core import events as ev
 from anneal_runtime.errors import InvalidArgument, Leased, NotFound
 
 from anneal_supervisor.settings import SupervisorSettings
+
+if TYPE_CHECKING:
+    from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
+    from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceAsyncStub
 
 _MAX_ATTEMPTS = 20
 _MAX_TAILORING = 4 << 20
@@ -21,8 +24,8 @@ _MAX_REASON = 500
 async def checked(
     spec: pb.RunSpec,
     settings: SupervisorSettings,
-    evaluator: EvaluatorServiceStub,
-    checkpoint: CheckpointServiceStub,
+    evaluator: "EvaluatorServiceAsyncStub",
+    checkpoint: "CheckpointServiceAsyncStub",
 ) -> tuple[ev.Spec, ev.Limits, SkillPolicy]:
     """The specification as the engine takes it. Raises InvalidArgument, NotFound or Leased, naming the field."""
     limits = limits_of(spec, settings)
@@ -74,7 +77,7 @@ def _exclusions(given: Sequence[pb.Exclusion]) -> dict[str, str]:
     return found
 
 
-async def _check_skill(spec: pb.RunSpec, evaluator: EvaluatorServiceStub) -> evl.Skill:
+async def _check_skill(spec: pb.RunSpec, evaluator: "EvaluatorServiceAsyncStub") -> evl.Skill:
     if not spec.skill:
         raise InvalidArgument("is required", field="skill")
     excluded = [e.item_id for e in spec.exclusions]
@@ -94,7 +97,7 @@ async def _check_skill(spec: pb.RunSpec, evaluator: EvaluatorServiceStub) -> evl
     return answer.skill
 
 
-async def _check_target(spec: pb.RunSpec, checkpoint: CheckpointServiceStub) -> None:
+async def _check_target(spec: pb.RunSpec, checkpoint: "CheckpointServiceAsyncStub") -> None:
     if not spec.target:
         raise InvalidArgument("is required", field="target")
     try:

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
-from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.memory.v1 import memory_pb2 as mem
-from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
 from anneal_contracts.canonical import canonical_json
 from anneal_contracts.work import (
     SUBJECT_BY_KIND,
@@ -32,6 +31,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from anneal_supervisor.store import Outgoing, Store
 
+if TYPE_CHECKING:
+    from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
+    from anneal.memory.v1.memory_pb2_grpc import MemoryServiceAsyncStub
+
 log = logging.getLogger(__name__)
 
 # A peer that is being started again is back within these waits.
@@ -44,7 +47,12 @@ class Dispatcher:
     """Builds messages and makes direct calls. lease_s: lease of a target in seconds."""
 
     def __init__(
-        self, store: Store, checkpoint: CheckpointServiceStub, memory: MemoryServiceStub, *, lease_s: float
+        self,
+        store: Store,
+        checkpoint: "CheckpointServiceAsyncStub",
+        memory: "MemoryServiceAsyncStub",
+        *,
+        lease_s: float,
     ) -> None:
         self._store = store
         self._checkpoint = checkpoint

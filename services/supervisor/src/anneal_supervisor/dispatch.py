@@ -112,7 +112,7 @@ class Dispatcher:
         t = answer.target
         access = TargetAccess(
             name=t.name,
-            driver=t.driver,  # type: ignore[arg-type] # Pydantic refuses a driver that is not in the contract
+            driver=t.driver,
             host=t.host,
             port=t.port,
             user=t.user,

@@ -1,0 +1,110 @@
+"""Copies of a machine's whole changed state: the overlay's upper folder, by rsync, from outside.
+
+All of a machine that is not the read-only image is in that folder, deletions included (overlayfs keeps them as
+character devices 0/0 and `trusted.overlay.*` attributes, which rsync carries as root). So a copy of it is a
+snapshot of the root, and putting it back is a restore, byte for byte.
+
+Generations share unchanged files by hard links (--link-dest): a hundred kept fixes cost little more than one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from anneal_lab.model import LabError
+from anneal_lab.proc import run
+
+# --modify-window=-1: compare times to the nanosecond. By default rsync takes two files of one size, written in
+# the same second, for equal; a fix that turns "yes" into "no " would then survive its own revert.
+_COPY = ("rsync", "-aHAX", "--numeric-ids", "--modify-window=-1", "--delete")
+
+
+def copy_tree(source: Path, target: Path, *, share: Path | None = None) -> None:
+    """Make `target` equal to `source`. `--checksum`: also where a script has put an old time back on a new file."""
+    target.mkdir(parents=True, exist_ok=True)
+    link = [f"--link-dest={share.resolve()}"] if share is not None else []
+    run([*_COPY, "--checksum", *link, f"{source}/", f"{target}/"], timeout=600)
+
+
+def save(upper: Path, generations: Path, generation: str) -> None:
+    """Copy beside, then rename: a generation that exists is whole."""
+    generations.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(generations)
+    target = generations / generation
+    newest = latest(generations)
+    part = generations / f".{generation}.{os.getpid()}.{time.monotonic_ns()}.part"
+    try:
+        copy_tree(upper, part, share=newest)
+        if target.exists():
+            _discard(target)
+        part.rename(target)
+    finally:
+        if part.exists():
+            shutil.rmtree(part)
+
+
+def names(generations: Path) -> tuple[str, ...]:
+    """Kept generations, oldest first."""
+    if not generations.is_dir():
+        return ()
+    found = [entry for entry in generations.iterdir() if not entry.name.startswith(".")]
+    return tuple(entry.name for entry in sorted(found, key=lambda entry: (entry.stat().st_ctime_ns, entry.name)))
+
+
+def latest(generations: Path) -> Path | None:
+    """The newest generation; its files are shared with the next one."""
+    kept = names(generations)
+    return generations / kept[-1] if kept else None
+
+
+def find(generations: Path, generation: str) -> Path:
+    folder = generations / generation
+    if not folder.is_dir():
+        known = ", ".join(names(generations)[-5:]) or "none"
+        raise LabError(f"there is no generation {generation!r} (the newest: {known})")
+    return folder
+
+
+def drop(generations: Path, generation: str) -> None:
+    _discard(find(generations, generation))
+
+
+def _discard(folder: Path) -> None:
+    """Rename first: a half-removed generation must never be taken for a whole one."""
+    gone = folder.with_name(f".{folder.name}.{os.getpid()}.{time.monotonic_ns()}.gone")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def clear_leftovers(generations: Path) -> None:
+    """Remove what a killed predecessor left half-made; called under the machine's lock."""
+    for entry in generations.iterdir():
+        if entry.name.startswith("."):
+            shutil.rmtree(entry)
+
+
+def differences(upper: Path, generation: Path, ignore: Sequence[str]) -> list[str]:
+    """Absolute paths that differ between the machine now and a generation: by type, size, time, mode, owner, xattrs.
+
+    Contents are not read, which keeps this at some tens of milliseconds; a write always moves the time.
+    """
+    listing = run([*_COPY, "--dry-run", "--itemize-changes", "--out-format=%i %n", f"{upper}/", f"{generation}/"])
+    found = {path for line in listing.splitlines() if (path := _changed_path(line)) is not None}
+    return sorted(path for path in found if not any(fnmatch.fnmatch(path, pattern) for pattern in ignore))
+
+
+def _changed_path(line: str) -> str | None:
+    """One itemized line to a path; None where only a folder's time moved (a file in it is listed itself)."""
+    if line.startswith("*deleting"):
+        return "/" + line.removeprefix("*deleting").strip().rstrip("/")
+    code, _, name = line.partition(" ")
+    if len(code) < 11 or not name:
+        return None
+    if code.startswith(".d") and code[2:].replace(".", "").replace("t", "") == "":
+        return None
+    return "/" + name.rstrip("/") if name not in ("./", ".") else "/"

@@ -1,4 +1,4 @@
-"""The embedded NATS: JetStream in one folder, messages on disk before they are acknowledged, on loopback with a token."""
+"""The embedded NATS: JetStream in one folder, on disk before it acknowledges, on loopback with a token."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The embedded Postgres: PG 18 with pgvector, small for an edge box, durable (fsync on), on loopback with a password."""
+"""The embedded Postgres: PG 18 with pgvector, small for an edge box, fsync on, on loopback with a password."""
 
 import hashlib
 import os
@@ -58,7 +58,7 @@ _SETTINGS: Mapping[str, str] = {
 
 
 class EmbeddedPostgres:
-    """One cluster in one folder. The role `anneal` owns database `anneal`, is no superuser, and has token as its password.
+    """One cluster in one folder. Role `anneal` owns database `anneal`, is no superuser; token is its password.
 
     settings override server settings. durable=False (tests alone): no fsync, also not while the cluster is made.
     """

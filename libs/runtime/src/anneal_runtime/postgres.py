@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources.abc import Traversable
+from typing import TypeAlias
 
 import asyncpg
 
@@ -17,8 +18,8 @@ from anneal_runtime.errors import AlreadyExists, FailedPrecondition, Internal, I
 
 log = logging.getLogger(__name__)
 
-# As PoolConnectionProxy behaves: what transaction() yields and stores work with.
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+# What transaction() yields and stores work with. asyncpg's classes are generic for type checkers only.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 _SCHEMA = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
@@ -133,7 +134,7 @@ class Database:
 
 
 async def once(conn: Connection, key: str, request: bytes, run: Callable[[], Awaitable[bytes]]) -> bytes:
-    """Runs a write at most once for a key, inside the caller's transaction, and returns its answer (later: the stored one).
+    """Runs a write at most once for a key, in the caller's transaction; returns its answer (later: the stored one).
 
     Two callers at once: the second waits for the first's commit. Prefix the key with the RPC's name where a caller may
     use one key for several. Raises AlreadyExists(field="idempotency_key") for the same key with another request.

@@ -161,10 +161,16 @@ class RpcServer:
         self._server = server
         self._checks = checks
         self._names = ("", *names)
+        self._tasks: set[asyncio.Task[None]] = set()
         self.port = port
 
-    async def set_serving(self, serving: bool) -> None:
-        """What the health service says of this server as a whole and of each service."""
+    def set_serving(self, serving: bool) -> None:
+        """What the health service says, from the loop's next turn on, of the server as a whole and of each service."""
+        task = asyncio.create_task(self._set_serving(serving))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _set_serving(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
             await self._checks.set(name, status)
@@ -206,5 +212,5 @@ async def serve(
         raise FailedPrecondition(f"cannot listen on {listen}: is the port taken?", field="listen") from e
     await server.start()
     rpc = RpcServer(server, checks, names, port)
-    await rpc.set_serving(True)
+    await rpc._set_serving(True)
     return rpc

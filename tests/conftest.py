@@ -1,5 +1,6 @@
 """Fixtures for every suite: real servers, shared where that is safe."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -7,6 +8,15 @@ import pytest
 import pytest_asyncio
 from anneal_runtime import testing
 from anneal_runtime.embedded import EmbeddedNats, EmbeddedPostgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_outer_loop() -> Iterator[None]:
+    """pytest-asyncio asks for the thread's loop before it sets its own; without one, Python makes one nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
 
 
 @pytest.fixture(scope="session")

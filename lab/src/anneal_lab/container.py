@@ -27,6 +27,7 @@ def processes(paths: MachinePaths) -> list[int]:
     """Every process of the machine and its keeper, by the cgroup's name; the kernel keeps that list for us."""
     found: list[int] = []
     marker = paths.unique
+    scope = f"machine-{_escaped(marker)}.scope"
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
@@ -35,9 +36,14 @@ def processes(paths: MachinePaths) -> list[int]:
                 text = handle.read()
         except OSError:
             continue
-        if any(marker in line.split("/") or f"machine-{_escaped(marker)}.scope" in line for line in text.split("\n")):
+        if any(part in (marker, scope) for part in text.replace("\n", "/").split("/")) and not _dead(entry.name):
             found.append(int(entry.name))
     return found
+
+
+def _dead(pid: str) -> bool:
+    """A zombie holds nothing any more; how soon it vanishes is up to the host's PID 1, which may take seconds."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2][1:2] in (b"Z", b"X", b"")
 
 
 def _escaped(name: str) -> str:
@@ -79,8 +85,8 @@ def start(paths: MachinePaths, *, net: str, lower: Path) -> None:
     empty_work(paths)
     groups = _make_cgroups(paths)
     shim = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1/cgroup.procs"; shift; n=$((n-1)); done; exec "$@"'
-    argv: list[str | Path] = ["setsid", "--fork", "sh", "-c", shim, "sh", str(len(groups)), *groups]
-    argv += ["unshare", "--mount", "--net", "--propagation", "private", "sh", _BOOT_SCRIPT]
+    argv: list[str | Path] = ["sh", "-c", shim, "sh", str(len(groups)), *groups]
+    argv += ["setsid", "--fork", "unshare", "--mount", "--net", "--propagation", "private", "sh", _BOOT_SCRIPT]
     argv += [paths.interface, str(os.getpid()), network.host_address(net), network.machine_address(net)]
     argv += [os.path.relpath(lower, paths.folder), *_nspawn(paths, managed=not groups)]
     _spawn(argv, paths)
@@ -91,6 +97,8 @@ def _nspawn(paths: MachinePaths, *, managed: bool) -> list[str | Path]:
     argv: list[str | Path] = ["systemd-nspawn", "--quiet", "--boot", "-D", paths.merged]
     argv += [f"--machine={paths.unique}", f"--hostname={paths.name}", "--register=no"]
     argv += ["--network-namespace-path=/proc/self/ns/net", "--link-journal=no"]
+    # Its network namespace is its own, so it may change that; without this every net.* setting is refused.
+    argv += ["--capability=CAP_NET_ADMIN"]
     argv += ["--resolv-conf=off", "--timezone=off", "--console=read-only"]
     return argv if managed else [*argv, "--keep-unit"]
 

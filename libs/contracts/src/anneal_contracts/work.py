@@ -207,6 +207,7 @@ class MakePlan(CommandBase):
     fingerprint: str
     can_snapshot: bool
     use_memory: bool = True
+    model_profile: str = ""
 
 
 class PastAttempt(Frozen):

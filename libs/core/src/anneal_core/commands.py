@@ -16,6 +16,7 @@ from anneal_contracts.work import (
     Discover,
     Evaluate,
     Health,
+    ItemDetail,
     MakePlan,
     Mutability,
     Outcome,
@@ -68,6 +69,11 @@ def past_attempts(item: ItemState) -> tuple[PastAttempt, ...]:
     )
 
 
+def _without_texts(d: ItemDetail) -> ItemDetail:
+    """Hundreds of items have to fit into one message; a ladder needs no prose."""
+    return d.model_copy(update={"description": "", "rationale": "", "fix_text": "", "check_text": "", "references": {}})
+
+
 def build(state: RunState, pending: Pending, action: Action | None = None) -> Command:
     """The message of a pending command; action: what apply and undo run. Raises ValueError for a direct command."""
     assert state.spec is not None and state.policy is not None
@@ -95,9 +101,13 @@ def build(state: RunState, pending: Pending, action: Action | None = None) -> Co
         case "check_health":
             return CheckHealth(**common, mission_services=services)
         case "plan":
-            use = state.spec.use_memory
             return MakePlan(
-                **common, items=to_plan(state), fingerprint=state.fingerprint, can_snapshot=can_snapshot, use_memory=use
+                **common,
+                items=tuple(_without_texts(d) for d in to_plan(state)),
+                fingerprint=state.fingerprint,
+                can_snapshot=can_snapshot,
+                use_memory=state.spec.use_memory,
+                model_profile=state.spec.model_profile,
             )
         case "apply" | "undo" if action is not None:
             key = effect_key(state.run_id, pending.item_id, pending.attempt, action.hash, pending.kind)

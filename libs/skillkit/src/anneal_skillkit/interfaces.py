@@ -109,6 +109,10 @@ class WorkQueue(Protocol):
 
     async def discover(self, ctx: Context, item_ids: Sequence[str]) -> Discovery: ...
 
+    async def describe(self, ctx: Context, item_ids: Sequence[str]) -> Sequence[ItemDetail]:
+        """These items in full, whatever their state: rules that passed before and fail now become work."""
+        ...
+
 
 class Executor(Protocol):
     """Knows the fixes of the skill's own content and how to carry one out."""

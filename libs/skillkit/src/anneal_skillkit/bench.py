@@ -1,0 +1,199 @@
+"""The workbench of a process that carries out commands: skills, sessions, blobs, and the loop around a command.
+
+Workers and evaluators share it. It owns how a command is taken in and its result handed back; what is done is theirs.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+from anneal.checkpoint.v1 import checkpoint_pb2 as cp
+from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
+from anneal.supervisor.v1 import supervisor_pb2 as sup
+from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
+from anneal_contracts.canonical import canonical_json, sha256_hex
+from anneal_contracts.work import Command, Failed, Result, TargetAccess
+from anneal_runtime import telemetry
+from anneal_runtime.bus import Message
+from anneal_runtime.clock import Clock
+from anneal_runtime.errors import AnnealError, DeadlineExceeded, Internal, InvalidArgument, TargetUnreachable
+from pydantic import TypeAdapter, ValidationError
+
+from anneal_skillkit.interfaces import Context, TargetSession
+from anneal_skillkit.loader import Skill, SkillSet
+from anneal_skillkit.ssh import SessionPool
+
+if TYPE_CHECKING:
+    from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
+    from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceAsyncStub
+
+log = logging.getLogger(__name__)
+_tracer = telemetry.tracer(__name__)
+
+_COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
+# How often a result is handed in again while the supervisor is being started anew.
+_REPORT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0)
+# Blobs are immutable; the tailoring file of a run is asked for with every command.
+_CACHED_BLOBS = 32
+
+Handler = Callable[[Any], Awaitable[Result]]
+
+
+class Workbench:
+    """What a command's handler works with."""
+
+    def __init__(
+        self,
+        *,
+        skills: SkillSet,
+        cache: Path,
+        supervisor: grpc.aio.Channel,
+        checkpoint: grpc.aio.Channel,
+        clock: Clock,
+    ) -> None:
+        self.skills = skills
+        self.clock = clock
+        self.under_way: dict[str, str] = {}
+        self.done = 0
+        self.supervisor: SupervisorServiceAsyncStub = SupervisorServiceStub(supervisor)
+        self.checkpoint: CheckpointServiceAsyncStub = CheckpointServiceStub(checkpoint)
+        self._cache = cache
+        self._sessions = SessionPool()
+        self._blobs: dict[str, bytes] = {}
+
+    async def close(self) -> None:
+        """Closes the sessions to all targets."""
+        await self._sessions.close()
+
+    # --- what handlers need -----------------------------------------------------------------------------------------
+
+    def skill(self, name: str) -> Skill:
+        """The loaded skill. Raises NotFound or the error that keeps it from loading."""
+        return self.skills.get(name)
+
+    async def access(self, target: str) -> TargetAccess:
+        """How the target is reached now: after a restore its address may be another. Raises NotFound."""
+        t = (await self.checkpoint.GetTarget(cp.GetTargetRequest(name=target))).target
+        return TargetAccess(
+            name=t.name,
+            driver=t.driver,
+            host=t.host,
+            port=t.port,
+            user=t.user,
+            key_path=t.key_path,
+            host_key=t.host_key,
+            can_snapshot=t.can_snapshot,
+            mission_services=tuple(t.mission_services),
+        )
+
+    async def context(self, command: Any) -> Context:
+        """The context of a command against its target. Raises TargetUnreachable, HostKeyChanged, NotFound."""
+        access = await self.access(command.target)
+        session = await self._sessions.get(access)
+        services = tuple(dict.fromkeys((*access.mission_services, *getattr(command, "mission_services", ()))))
+        return Context(
+            run_id=command.run_id,
+            profile=command.profile or self.skill(command.skill).manifest.default_profile,
+            tailoring=await self.blob(command.tailoring_blob) if command.tailoring_blob else b"",
+            session=session,
+            cache=self._cache,
+            mission_services=services,
+        )
+
+    async def fresh_session(self, target: str) -> TargetSession:
+        """A new session beside the pooled one: the canary. Raises TargetUnreachable and the like."""
+        access = await self.access(target)
+        return await (await self._sessions.get(access)).fresh()
+
+    async def drop_session(self, target: str) -> None:
+        """Forgets a pooled session that no longer answers."""
+        await self._sessions.drop(await self.access(target))
+
+    async def blob(self, sha256: str) -> bytes:
+        """Content of a blob. Raises NotFound."""
+        if sha256 not in self._blobs:
+            answer = await self.supervisor.GetBlob(sup.GetBlobRequest(sha256=sha256))
+            if len(self._blobs) >= _CACHED_BLOBS:
+                self._blobs.pop(next(iter(self._blobs)))
+            self._blobs[sha256] = answer.content
+        return self._blobs[sha256]
+
+    async def put_blob(self, content: bytes, media_type: str) -> str:
+        """Stores content and returns its name."""
+        sha = sha256_hex(content)
+        request = sup.PutBlobRequest(idempotency_key=sha, media_type=media_type, content=content)
+        return (await self.supervisor.PutBlob(request)).sha256
+
+    # --- the loop around a command ----------------------------------------------------------------------------------
+
+    async def handle(self, message: Message, handlers: Mapping[str, Handler]) -> None:
+        """Carries one message's command out and reports. Raises only where nobody could be told: it is redelivered."""
+        try:
+            command = _COMMAND.validate_json(message.data)
+        except ValidationError as e:
+            raise InvalidArgument(f"not a command: {e.error_count()} errors") from e
+        late = self.clock.now() - command.deadline
+        if late > 0:
+            log.info("command dropped: nobody waits any more", extra={"kind": command.kind, "late_s": round(late, 1)})
+            return
+        self.under_way[command.command_id] = command.kind
+        started = time.monotonic()
+        try:
+            with _tracer.start_as_current_span(f"anneal.{command.kind}") as span:
+                span.set_attribute("anneal.run_id", command.run_id)
+                span.set_attribute("anneal.item_id", getattr(command, "item_id", ""))
+                result = await self._carry_out(command, handlers)
+            result = result.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
+            await self._report(command.run_id, result)
+            self.done += 1
+        finally:
+            self.under_way.pop(command.command_id, None)
+
+    async def _carry_out(self, command: Any, handlers: Mapping[str, Handler]) -> Result:
+        try:
+            async with asyncio.timeout(max(0.1, command.deadline - self.clock.now())):
+                return await handlers[command.kind](command)
+        except TimeoutError:
+            error: AnnealError = DeadlineExceeded(f"{command.kind} did not end in its time")
+        except TargetUnreachable as e:
+            error = e
+            await self._forget(command.target)
+        except AnnealError as e:
+            error = e
+        except Exception:
+            log.exception("command failed", extra={"kind": command.kind, "run_id": command.run_id})
+            error = Internal(f"{command.kind} failed; the service's log has the cause")
+        return Failed(
+            command_id=command.command_id,
+            reason=error.reason,
+            message=error.message,
+            retryable=error.retryable,
+            field=error.field,
+        )
+
+    async def _forget(self, target: str) -> None:
+        try:
+            await self.drop_session(target)
+        except AnnealError as e:
+            log.debug("session not dropped", extra={"reason": e.reason})
+
+    async def _report(self, run_id: str, result: Result) -> None:
+        """Hands the result in; a supervisor that is being started again is waited for."""
+        body = sup.ReportResultRequest(
+            idempotency_key=result.command_id, run_id=run_id, result_json=canonical_json(result)
+        )
+        for wait in (*_REPORT_WAITS_S, None):
+            try:
+                answer = await self.supervisor.ReportResult(body)
+            except AnnealError as e:
+                if not e.retryable or wait is None:
+                    raise
+                await asyncio.sleep(wait)
+                continue
+            if not answer.accepted:
+                log.info("result came too late", extra={"run_id": run_id, "kind": result.kind})
+            return

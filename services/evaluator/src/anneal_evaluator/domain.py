@@ -1,0 +1,158 @@
+"""Verdicts: what the evaluator does with each command. Knows no gRPC and no NATS."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+
+from anneal_contracts.work import (
+    CheckHealth,
+    Discover,
+    Discovered,
+    Evaluate,
+    Evaluated,
+    Health,
+    HealthChecked,
+    Outcome,
+    Result,
+    Verified,
+    Verify,
+)
+from anneal_runtime.errors import AnnealError, TargetUnreachable
+from anneal_skillkit.bench import Handler, Workbench
+from anneal_skillkit.interfaces import Context
+
+log = logging.getLogger(__name__)
+
+
+def worse(before: Health, now: Health) -> tuple[str, ...]:
+    """What got worse, in words. A fault that was there before is not held against anybody."""
+    if not now.reachable:
+        return (f"a new session cannot be opened: {now.detail}" if now.detail else "a new session cannot be opened",)
+    found = []
+    if before.privileged and not now.privileged:
+        found.append("sudo no longer works")
+    found += [f"unit {u} is newly failed" for u in sorted(set(now.failed_units) - set(before.failed_units))]
+    found += [f"service {s} no longer answers" for s in sorted(set(now.dead_services) - set(before.dead_services))]
+    return tuple(found)
+
+
+class Evaluations:
+    """One method a command."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Command kind -> method."""
+        return {
+            "discover": self.discover,
+            "evaluate": self.evaluate,
+            "verify": self.verify,
+            "check_health": self.check_health,
+        }
+
+    async def discover(self, command: Discover) -> Result:
+        """A full first look: items, score, fingerprint, health."""
+        ctx = await self._bench.context(command)
+        skill = self._bench.skill(command.skill)
+        found = await skill.runtime.work_queue.discover(ctx, command.item_ids)
+        return Discovered(
+            command_id=command.command_id,
+            items=found.items,
+            score=found.score,
+            outcomes=dict(found.outcomes),
+            fingerprint=found.fingerprint,
+            health=await self._health(command.skill, ctx),
+            artifacts=await self._keep(found.artifacts),
+            notes=found.notes,
+        )
+
+    async def evaluate(self, command: Evaluate) -> Result:
+        """Reach first: a machine that nobody can log in to needs no verdict, it needs to be taken back."""
+        timings: dict[str, float] = {}
+        started = time.monotonic()
+        try:
+            ctx = await self._bench.context(command)
+            health = await self._health(command.skill, ctx)
+        except TargetUnreachable as e:
+            return self._lost(command, str(e))
+        timings["health"] = round(time.monotonic() - started, 6)
+        if got_worse := worse(command.health_before, health):
+            return Evaluated(
+                command_id=command.command_id,
+                outcome=Outcome.OTHER,
+                health=health,
+                worse=got_worse,
+                evidence=health.detail,
+                parts=timings,
+            )
+        started = time.monotonic()
+        try:
+            judged = await self._bench.skill(command.skill).runtime.evaluator.evaluate(ctx, command.item_id)
+        except TargetUnreachable as e:
+            return self._lost(command, str(e))
+        timings["verdict"] = round(time.monotonic() - started, 6)
+        return Evaluated(
+            command_id=command.command_id,
+            outcome=judged.outcome,
+            health=health,
+            evidence=judged.evidence,
+            skill_mode=judged.mode,
+            parts=timings,
+        )
+
+    def _lost(self, command: Evaluate, detail: str) -> Evaluated:
+        health = Health(reachable=False, detail=detail)
+        return Evaluated(
+            command_id=command.command_id,
+            outcome=Outcome.OTHER,
+            health=health,
+            worse=worse(command.health_before, health),
+            evidence=detail,
+        )
+
+    async def verify(self, command: Verify) -> Result:
+        """The full re-scan; rules that passed before and fail now are described in full, so that they can be mended."""
+        ctx = await self._bench.context(command)
+        skill = self._bench.skill(command.skill)
+        scan = await skill.runtime.evaluator.verify(ctx)
+        bad = {Outcome.FAIL, Outcome.ERROR}
+        lost = [i for i in command.passed_before if scan.outcomes.get(i) in bad]
+        details = await skill.runtime.work_queue.describe(ctx, lost) if lost else ()
+        return Verified(
+            command_id=command.command_id,
+            score=scan.score,
+            outcomes=dict(scan.outcomes),
+            health=await self._health(command.skill, ctx),
+            artifacts=await self._keep(scan.artifacts),
+            regressed=tuple(details),
+        )
+
+    async def check_health(self, command: CheckHealth) -> Result:
+        """Health alone, patient with a machine that is still coming up."""
+        ctx = await self._bench.context(command)
+        return HealthChecked(command_id=command.command_id, health=await self._health(command.skill, ctx))
+
+    async def _health(self, skill: str, ctx: Context) -> Health:
+        """Health through a session opened just now; a canary that cannot be opened is an answer, not an error."""
+        started = time.monotonic()
+        try:
+            canary = await ctx.session.fresh()
+        except AnnealError as e:
+            return Health(reachable=False, detail=str(e), took_s=round(time.monotonic() - started, 6))
+        try:
+            health = await self._bench.skill(skill).runtime.evaluator.health(ctx, canary)
+        finally:
+            await canary.close()
+        return health.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
+
+    async def _keep(self, artifacts: Mapping[str, bytes]) -> dict[str, str]:
+        """Stores artifacts as blobs: name -> digest."""
+        kept = {}
+        for name, content in _sorted(artifacts):
+            kept[name] = await self._bench.put_blob(content, "application/octet-stream")
+        return kept
+
+
+def _sorted(artifacts: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
+    return sorted(artifacts.items())

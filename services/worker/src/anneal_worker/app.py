@@ -1,0 +1,91 @@
+"""Composition root of a worker."""
+
+import asyncio
+from collections.abc import Mapping
+
+from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
+from anneal.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+from anneal_runtime import rpc
+from anneal_runtime.bus import EVENTS, WORK, Bus, Message
+from anneal_runtime.clock import SystemClock
+from anneal_skillkit.bench import Handler, Workbench
+from anneal_skillkit.loader import discover_skills
+
+from anneal_worker.actions import Actions
+from anneal_worker.api import WorkerApi
+from anneal_worker.planning import Planner
+from anneal_worker.roles import ModelDoor
+from anneal_worker.settings import WorkerSettings
+from anneal_worker.turns import Turns
+
+SERVICE = "anneal.worker.v1.WorkerService"
+# A killed worker's command goes to the next one after this time; heartbeats prolong it while one works.
+ACK_WAIT_S = 6.0
+
+
+class WorkerApp:
+    """Start order: skills, bus, door, consumers (one a class of work); stop is the reverse."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = s = settings
+        self._token = s.auth_token.get_secret_value()
+        addresses = (s.supervisor_addr, s.checkpoint_addr, s.memory_addr)
+        self._channels = [rpc.channel(a, self._token) for a in addresses]
+        self._door = ModelDoor(s.gateway_url, self._token)
+        self._bus: Bus | None = None
+        self._bench: Workbench | None = None
+        self._server: rpc.RpcServer | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that the gRPC server got."""
+        assert self._server is not None
+        return self._server.port
+
+    async def start(self) -> None:
+        s = self._settings
+        cache = s.home / "cache" / "skills"
+        skills = await asyncio.to_thread(discover_skills, s.skills_dir, cache=cache)
+        self._bench = bench = Workbench(
+            skills=skills, cache=cache, supervisor=self._channels[0], checkpoint=self._channels[1], clock=SystemClock()
+        )
+        self._bus = await Bus.connect(s.nats_url, self._token, name="worker")
+        await self._bus.ensure_streams(WORK, EVENTS)
+        api = WorkerApi(bench, self._door)
+        self._server = await rpc.serve(
+            listen=s.listen,
+            token=self._token,
+            services=[(SERVICE, lambda server: add_WorkerServiceServicer_to_server(api, server))],
+        )
+        planner = Planner(bench, MemoryServiceStub(self._channels[2]), self._door)
+        turns, actions = Turns(bench, self._door), Actions(bench)
+        await self._consume("model", {"plan": planner.plan, "propose": turns.propose}, s.model_concurrency)
+        await self._consume("action", {"apply": actions.apply}, s.action_concurrency)
+        await self._consume("post", {"reflect": turns.reflect}, s.post_concurrency)
+
+    async def _consume(self, work_class: str, handlers: Mapping[str, Handler], concurrency: int) -> None:
+        assert self._bus is not None and self._bench is not None
+        bench = self._bench
+
+        async def handle(message: Message) -> None:
+            await bench.handle(message, handlers)
+
+        await self._bus.consume(
+            stream=WORK.name,
+            durable=work_class,
+            subjects=[f"anneal.work.{work_class}.>"],
+            handler=handle,
+            concurrency=concurrency,
+            ack_wait_s=ACK_WAIT_S,
+        )
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(self._settings.shutdown_grace_s)
+        if self._bus is not None:
+            await self._bus.close(self._settings.shutdown_grace_s)
+        if self._bench is not None:
+            await self._bench.close()
+        await self._door.close()
+        for channel in self._channels:
+            await channel.close()

@@ -1,0 +1,52 @@
+"""Exit codes and the one kind of error that a command ends with."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the exit status of every command means."""
+
+    OK = 0
+    NOT_HELD = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    INTERRUPTED = 130
+
+
+MEANING: dict[ExitCode, str] = {
+    ExitCode.OK: "done",
+    ExitCode.NOT_HELD: "what was asked for did not hold: the run failed, the log is damaged, a check is missing",
+    ExitCode.USAGE: "usage, or bad input: the message names the field",
+    ExitCode.UNREACHABLE: "cannot reach anneal: not running, another address, or another token",
+    ExitCode.NOT_FOUND: "no such run, rule, target, skill or report",
+    ExitCode.CONFLICT: "taken: the target is leased, anneal dev already runs, a port is in use",
+    ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CliError(Exception):
+    """What went wrong, in which field, and the next step. Printed as one to three lines on stderr."""
+
+    message: str
+    code: ExitCode = ExitCode.NOT_HELD
+    field: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return self.message
+
+    def lines(self) -> list[str]:
+        """The text for stderr: what and field, then the next step."""
+        field = f" [{self.field}]" if self.field and self.field not in self.message else ""
+        head, newline, rest = self.message.partition("\n")
+        first = f"anneal: {head}{field}{newline}{rest}"
+        return [first, f"  next: {self.hint}"] if self.hint else [first]
+
+
+def table() -> str:
+    """The exit codes as text, as help and documentation show them."""
+    return "\n".join(f"{code.value:>3}  {MEANING[code]}" for code in ExitCode)

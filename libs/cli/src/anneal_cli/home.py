@@ -1,0 +1,78 @@
+"""Where embedded mode keeps its things, and the shared secret."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from anneal_cli.exits import CliError, ExitCode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """Paths below the data folder ($ANNEAL_HOME; default ~/.local/share/anneal)."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, explicit: str | None = None) -> "Home":
+        """The data folder: as given, else $ANNEAL_HOME, else below $XDG_DATA_HOME or ~/.local/share."""
+        given = explicit or os.environ.get("ANNEAL_HOME")
+        if given:
+            return cls(root=Path(given).expanduser().absolute())
+        share = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+        return cls(root=Path(share) / "anneal")
+
+    @property
+    def token_file(self) -> Path:
+        return self.root / "token"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.root / "dev.lock"
+
+    @property
+    def state_file(self) -> Path:
+        """What a running `anneal dev` says of itself: see anneal_cli.dev.state."""
+        return self.root / "dev.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.root / "log" / "anneal.log"
+
+    def token(self) -> str:
+        """The shared secret: $ANNEAL_TOKEN, else the token file; empty where there is none.
+
+        Raises CliError (cannot reach) where the file exists and may not be read.
+        """
+        given = os.environ.get("ANNEAL_TOKEN")
+        if given:
+            return given.strip()
+        try:
+            return self.token_file.read_text().strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as e:
+            raise CliError(
+                message=f"cannot read the token {self.token_file}: {e.strerror}",
+                code=ExitCode.UNREACHABLE,
+                hint="run as the user who started anneal, or set ANNEAL_TOKEN",
+            ) from e
+
+    def ensure_token(self) -> str:
+        """Makes the token file (mode 0600) where it is missing, mends a wider mode, returns the secret."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        given = os.environ.get("ANNEAL_TOKEN", "").strip()
+        try:
+            fd = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if self.token_file.stat().st_mode & 0o077:
+                self.token_file.chmod(0o600)
+            stored = self.token_file.read_text().strip()
+            if stored and (not given or given == stored):
+                return stored
+            fd = os.open(self.token_file, os.O_WRONLY | os.O_TRUNC)
+        secret = given or secrets.token_urlsafe(32)
+        with os.fdopen(fd, "w") as file:
+            file.write(secret + "\n")
+        return secret

@@ -43,6 +43,7 @@ class Echo:
     """A service on bytes: what a generated servicer does, without a proto of its own."""
 
     def __init__(self) -> None:
+        self.slow = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.trace_id = 0
         self.onward: grpc.aio.Channel | None = None
@@ -66,6 +67,7 @@ class Echo:
         return request
 
     async def _slow(self) -> None:
+        self.slow.set()
         try:
             await asyncio.sleep(30)
         except asyncio.CancelledError:
@@ -276,8 +278,7 @@ async def test_a_call_made_on_behalf_of_another_does_not_outlive_it(channel: grp
 
 async def test_cancelling_the_caller_cancels_the_server(channel: grpc.aio.Channel, echo: Echo) -> None:
     task = asyncio.ensure_future(method(channel, "say")(b"slow"))
-    await eventually(lambda: echo.trace_id or not echo.cancelled.is_set())
-    await asyncio.sleep(0.05)
+    await echo.slow.wait()
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -88,16 +88,16 @@ class Bus:
                 await self._js.add_stream(config)
             except nats.js.errors.BadRequestError as e:
                 if e.err_code != _ERR_STREAM_DIFFERS:
-                    raise FailedPrecondition(f"stream {spec.name}: {e.description}") from e
+                    raise _refused(spec, e) from e
                 await self._update(spec, config)
             except (TimeoutError, nats.errors.Error) as e:
-                raise Unavailable(f"NATS did not make stream {spec.name}: {e!r}") from e
+                raise _refused(spec, e) from e
 
     async def _update(self, spec: StreamSpec, config: StreamConfig) -> None:
         try:
             await self._js.update_stream(config)
-        except nats.errors.Error as e:
-            raise FailedPrecondition(f"stream {spec.name} exists and cannot be changed: {e}") from e
+        except (TimeoutError, nats.errors.Error) as e:
+            raise _refused(spec, e) from e
 
     async def publish(self, subject: str, data: bytes, *, msg_id: str) -> bool:
         """Returns True when stored, False when msg_id was stored within the duplicates window. Raises Unavailable."""
@@ -150,6 +150,10 @@ class Bus:
                 await self._nc.flush(timeout=2)
             except (TimeoutError, nats.errors.Error) as e:
                 log.warning("acks may be lost at close: %r", e)
+        else:
+            # What waits for a server that is away would make close() fail half-way and leak its tasks.
+            self._nc._pending.clear()
+            self._nc._pending_data_size = 0
         await self._nc.close()
 
     async def _on_error(self, e: Exception) -> None:
@@ -173,5 +177,13 @@ def _stream_config(spec: StreamSpec) -> StreamConfig:
         retention=retention,
         storage=StorageType.FILE,
         max_age=spec.max_age_s,
-        duplicate_window=spec.duplicates_s,
+        # The server refuses a window that is longer than messages live.
+        duplicate_window=min(spec.duplicates_s, spec.max_age_s or spec.duplicates_s),
     )
+
+
+def _refused(spec: StreamSpec, e: Exception) -> AnnealError:
+    """A stream that the server will not have as it is asked for is our mistake; all else passes."""
+    if isinstance(e, nats.js.errors.APIError) and not isinstance(e, nats.js.errors.ServiceUnavailableError):
+        return FailedPrecondition(f"NATS refuses stream {spec.name}: {e.description}")
+    return Unavailable(f"NATS did not make stream {spec.name}: {e!r}")

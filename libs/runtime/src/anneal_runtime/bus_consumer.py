@@ -6,6 +6,7 @@ delivered too often (also by processes that died with it): on_poison(message, er
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -146,7 +147,8 @@ class Consumer:
             await self._handler(message)
         except asyncio.CancelledError:
             # Stopping: another process may take it at once.
-            await raw.nak()
+            with contextlib.suppress(nats.errors.Error):
+                await raw.nak()
             raise
         except AnnealError as e:
             return e

@@ -1,1 +1,6 @@
-"""The only door: the API in, the model calls out, and the limits on both."""
+"""The only door: people and programs come in by it, and every call of a model goes out by it.
+
+Owns the public API (forwarded to the services that own the facts), reports, model profiles, the limits on model calls
+(calls and tokens of a run, circuits of upstreams) and the ledger of what they used. Does not own runs, verdicts or
+targets, and decides nothing about what a run does next.
+"""

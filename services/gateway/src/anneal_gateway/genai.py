@@ -1,0 +1,26 @@
+"""OpenTelemetry's GenAI names, pinned here and nowhere else: the conventions are still moving."""
+
+OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+REQUEST_TOP_P = "gen_ai.request.top_p"
+RESPONSE_MODEL = "gen_ai.response.model"
+RESPONSE_ID = "gen_ai.response.id"
+RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+CONVERSATION_ID = "gen_ai.conversation.id"
+ERROR_TYPE = "error.type"
+SERVER_ADDRESS = "server.address"
+
+CHAT = "chat"
+
+# Ours: what ties a model call to a run.
+RUN_ID = "anneal.run_id"
+ITEM_ID = "anneal.item_id"
+ROLE = "anneal.role"
+PROFILE = "anneal.profile"

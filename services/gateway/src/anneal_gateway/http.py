@@ -1,0 +1,165 @@
+"""The HTTP side: the model door in OpenAI's shape, the profiles, and the health pages."""
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from anneal_contracts.roles import ModelRole
+from anneal_runtime.errors import AnnealError, Internal, InvalidArgument, Unauthenticated
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from starlette.types import Receive, Scope, Send
+
+from anneal_gateway.door import Caller, Door
+from anneal_gateway.errors import openai_shape, retry_after
+
+log = logging.getLogger(__name__)
+
+# A prompt is bounded by its budget; this bounds what is read before anything is known of it.
+MAX_REQUEST_BYTES = 4 << 20
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+
+
+def create_http(door: Door, token: str, ready: Callable[[], Awaitable[str]]) -> FastAPI:
+    """The ASGI app. ready() says in words what is not ready; empty: all is."""
+    app = FastAPI(title="anneal gateway", openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.middleware("http")
+    async def authenticate(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("authorization", "")
+        if request.url.path not in _OPEN_PATHS and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            return _error(Unauthenticated("A bearer token is needed.", field="authorization"))
+        return await call_next(request)
+
+    @app.exception_handler(AnnealError)
+    async def on_error(request: Request, e: AnnealError) -> Response:
+        return _error(e)
+
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, e: Exception) -> Response:
+        log.error("A request failed unexpectedly", exc_info=e, extra={"path": request.url.path})
+        return _error(Internal("The gateway failed; its log says more."))
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        problem = await ready()
+        return JSONResponse({"status": problem or "ok"}, status_code=503 if problem else 200)
+
+    _add_door(app, door)
+    FastAPIInstrumentor.instrument_app(app, exclude_spans=["receive", "send"], excluded_urls="healthz,readyz")
+    return app
+
+
+def _add_door(app: FastAPI, door: Door) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        body = await _body(request)
+        h = request.headers
+        caller = Caller(
+            run_id=h.get("x-anneal-run", ""),
+            item_id=h.get("x-anneal-item", ""),
+            profile=h.get("x-anneal-profile", ""),
+            role=h.get("x-anneal-role", ""),
+        )
+        if isinstance(body, dict) and body.get("stream"):
+            return _EventStream(door.stream(caller, body))
+        return JSONResponse(await door.complete(caller, body))
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return JSONResponse({"object": "list", "data": _models(door)})
+
+    @app.get("/v1/profiles")
+    async def profiles() -> Response:
+        return JSONResponse({"profiles": [_profile(door, name) for name, _ in door.profiles.items()]})
+
+
+def _error(e: AnnealError) -> Response:
+    return JSONResponse(openai_shape(e), status_code=e.http_status, headers=retry_after(e))
+
+
+async def _body(request: Request) -> Any:
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > MAX_REQUEST_BYTES:
+            raise InvalidArgument(f"The request is longer than {MAX_REQUEST_BYTES} bytes.")
+    try:
+        return json.loads(raw)
+    except ValueError as e:
+        raise InvalidArgument(f"The request is not JSON: {e}") from e
+
+
+def _models(door: Door) -> list[dict[str, Any]]:
+    names = {(profile.model_of(role), name) for name, profile in door.profiles.items() for role in ModelRole}
+    return [{"id": model, "object": "model", "owned_by": name} for model, name in sorted(names)]
+
+
+def _profile(door: Door, name: str) -> dict[str, Any]:
+    profile = door.profiles.get(name)
+    return {
+        "name": name,
+        "description": profile.description,
+        "may": profile.may.value,
+        "context_tokens": profile.context_tokens,
+        "roles": {
+            role.value: {"model": profile.model_of(role), "max_tokens": profile.role(role).max_tokens}
+            for role in ModelRole
+        },
+        "limits": profile.limits.model_dump(),
+        "circuit": door.circuit(profile),
+        "problem": door.profiles.problem(name),
+    }
+
+
+class _EventStream(Response):
+    """Passes event lines on. The generator runs in one task, and its first line decides the status."""
+
+    def __init__(self, lines: AsyncIterator[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = asyncio.ensure_future(self._pass_on(scope, receive, send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            gone.cancel()
+            results = await asyncio.gather(work, gone, return_exceptions=True)
+        if isinstance(results[0], Exception):
+            raise results[0]
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+        try:
+            async with aclosing(self._lines) as lines:  # type: ignore[type-var]
+                async for line in lines:
+                    if not started:
+                        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+                        await send({"type": "http.response.start", "status": 200, "headers": headers})
+                        started = True
+                    await send({"type": "http.response.body", "body": line.encode() + b"\n", "more_body": True})
+        except AnnealError as e:
+            if not started:
+                await _error(e)(scope, receive, send)
+                return
+            # Too late for a status: the error is the stream's last event, and there is no [DONE].
+            event = f"data: {json.dumps(openai_shape(e))}\n\n"
+            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

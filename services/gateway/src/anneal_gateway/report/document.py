@@ -1,0 +1,174 @@
+"""The JSON document of a run: what `anneal show --json` prints and every other report is made of."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from anneal.common.v1.common_pb2 import ScoreCounts
+from anneal.supervisor.v1 import supervisor_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+
+# Rungs of the ladder, lowest first; a table by rung has them all, also the ones that fixed nothing.
+RUNGS = ("vendor", "curated", "recalled", "model")
+# An attempt costs two counted steps: carrying it out and evaluating it.
+STEPS_PER_ATTEMPT = 2
+
+Document = dict[str, Any]
+
+
+def run_document(run: pb.Run) -> Document:
+    """The run as plain JSON data. Counts are null where their scan has not happened; times are ISO 8601, UTC."""
+    items = [_item(item) for item in run.items]
+    return {
+        "run_id": run.run_id,
+        "skill": run.spec.skill,
+        "target": run.spec.target,
+        "profile": run.spec.profile,
+        "state": run.state,
+        "reason": run.reason,
+        "created_at": _time(run.created_at) if run.HasField("created_at") else None,
+        "ended_at": _time(run.ended_at) if run.HasField("ended_at") else None,
+        "seconds": round(run.seconds, 3),
+        "steps": run.steps,
+        "tokens": run.tokens,
+        "score": _score(run),
+        "states": dict(sorted(Counter(item["state"] for item in items).items())),
+        "by_rung": by_rung(items),
+        "memory": _memory(run, items),
+        "items": items,
+        "regressions": list(run.regressions),
+        "differences": list(run.differences),
+        "notes": list(run.notes),
+        "limits": _limits(run.spec),
+        "fingerprint": run.fingerprint,
+        "artifacts": dict(sorted(run.artifacts.items())),
+        "last_seq": run.last_seq,
+    }
+
+
+def counts(score: ScoreCounts) -> dict[str, int]:
+    """Counts of one full scan under the names of its results."""
+    return {
+        "pass": getattr(score, "pass"),
+        "fail": score.fail,
+        "error": score.error,
+        "notapplicable": score.notapplicable,
+        "other": score.other,
+    }
+
+
+def by_rung(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each rung was asked for and what it fixed, with the seconds its attempts took."""
+    table = {rung: {"rung": rung, "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0} for rung in RUNGS}
+    for item in items:
+        for attempt in item["story"]:
+            row = table.setdefault(
+                attempt["rung"], {"rung": attempt["rung"], "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0}
+            )
+            row["attempts"] += 1
+            row["refused"] += attempt["ending"] == "refused"
+            row["seconds"] = round(row["seconds"] + attempt["seconds"], 3)
+        if item["rung"]:
+            table.setdefault(
+                item["rung"], {"rung": item["rung"], "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0}
+            )["fixed"] += 1
+    return list(table.values())
+
+
+def _score(run: pb.Run) -> dict[str, Any]:
+    score = run.score
+    return {
+        name: counts(getattr(score, name)) if score.HasField(name) else None for name in ("before", "after", "baseline")
+    } | {"fixed": score.fixed, "regressed": score.regressed}
+
+
+def _memory(run: pb.Run, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What earlier runs were worth: scripts that worked again, and known failures that were not repeated."""
+    recalled = sum(item["rung"] == "recalled" for item in items)
+    return {
+        "recalled_anything": run.recalled_anything,
+        "fixed_by_recalled": recalled,
+        "known_failures_skipped": run.banned_skips,
+        "steps_saved": run.banned_skips * STEPS_PER_ATTEMPT,
+    }
+
+
+def _limits(spec: pb.RunSpec) -> dict[str, Any]:
+    return {
+        "time_budget_s": spec.time_budget.ToMilliseconds() / 1000,
+        "max_attempts": spec.max_attempts,
+        "max_steps": spec.max_steps,
+        "limit": spec.limit,
+        "items": list(spec.item_ids),
+        "excluded": {e.item_id: e.reason for e in spec.exclusions},
+        "dry_run": spec.dry_run,
+        "memory": not spec.no_memory,
+        "model_profile": spec.model_profile or "default",
+    }
+
+
+def _item(item: pb.Item) -> dict[str, Any]:
+    detail = _detail(item)
+    return {
+        "id": item.id,
+        "title": item.title,
+        "category": item.category or "other",
+        "severity": item.severity or "unknown",
+        "state": item.state,
+        "reason": item.reason,
+        "attempts": item.attempts_made,
+        "rung": item.rung,
+        "final_outcome": item.final_outcome,
+        "model_words": item.model_words,
+        "story": [_attempt(attempt) for attempt in item.attempts],
+        "plan": [_action(action) for action in item.plan],
+        "description": str(detail.get("description", "")),
+        "rationale": str(detail.get("rationale", "")),
+        "fix_text": str(detail.get("fix_text", "")),
+        "check_text": str(detail.get("check_text", "")),
+        "references": detail.get("references") or {},
+    }
+
+
+def _detail(item: pb.Item) -> dict[str, Any]:
+    """The skill's own description. A log of an older version may hold none; a report must still come out."""
+    try:
+        detail = json.loads(item.detail_json or b"{}")
+    except ValueError:
+        return {}
+    return detail if isinstance(detail, dict) else {}
+
+
+def _attempt(attempt: pb.Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "rung": attempt.action.source,
+        **{k: v for k, v in _action(attempt.action).items() if k != "source"},
+        "ending": attempt.ending,
+        "failure_mode": attempt.failure_mode,
+        "outcome": attempt.outcome,
+        "evidence": attempt.evidence,
+        "exit_code": attempt.exit_code,
+        "output": attempt.output,
+        "seconds": attempt.took.ToMilliseconds() / 1000,
+        "parts": {name: round(seconds, 4) for name, seconds in sorted(attempt.parts.items())},
+        "generation": attempt.generation,
+    }
+
+
+def _action(action: pb.Action) -> dict[str, Any]:
+    return {
+        "source": action.source,
+        "kind": action.kind,
+        "title": action.title,
+        "mutability": action.mutability,
+        "allowed": action.allowed,
+        "policy": action.policy,
+        "hash": action.hash,
+        "blob": action.blob,
+    }
+
+
+def _time(stamp: Timestamp) -> str:
+    return stamp.ToJsonString()

@@ -1,6 +1,5 @@
 """Exit codes and the one kind of error that a command ends with."""
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -27,17 +26,15 @@ MEANING: dict[ExitCode, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class CliError(Exception):
-    """What went wrong, in which field, and the next step. Printed as one to three lines on stderr."""
+    """What went wrong, in which field, and the next step. Printed as a few lines on stderr."""
 
-    message: str
-    code: ExitCode = ExitCode.NOT_HELD
-    field: str = ""
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, *, message: str, code: ExitCode = ExitCode.NOT_HELD, field: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.field = field
+        self.hint = hint
 
     def lines(self) -> list[str]:
         """The text for stderr: what and field, then the next step."""

@@ -12,7 +12,22 @@ MAX_BYTES = 64 << 20
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _SHORT = {"DEBUG": "debug", "INFO": "info", "WARNING": "WARN", "ERROR": "ERROR", "CRITICAL": "FATAL"}
 # Shown in their own column, or of no use on a console.
-_HIDDEN = frozenset({"ts", "level", "service", "logger", "msg", "trace_id", "span_id", "exc", "exc_info", "stack"})
+_HIDDEN = frozenset(
+    {
+        "ts",
+        "level",
+        "service",
+        "logger",
+        "msg",
+        "trace_id",
+        "span_id",
+        "exc",
+        "exc_info",
+        "stack",
+        "color_message",
+        "taskName",
+    }
+)
 
 
 def parse(line: str, service: str) -> dict[str, Any]:

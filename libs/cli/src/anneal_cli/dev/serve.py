@@ -41,7 +41,6 @@ class Server:
         self._voice = voice
         self._log = LogFile(home.log_file)
         self._tree = Tree(plan, report=self._say, emit=self._emit, changed=self._publish)
-        self._begun = time.monotonic()
         self._state = DevState(
             pid=os.getpid(),
             started=start_time(os.getpid()) or time.time(),
@@ -102,7 +101,7 @@ class Server:
             await self._tree.add("model", self._start_model, optional=True)
         await self._tree.until_ready()
         self._publish("ready")
-        self._voice.ready(self._state, time.monotonic() - self._begun)
+        self._voice.ready(self._state, time.monotonic() - self._tree.begun)
 
     async def _start_servers(self) -> str:
         """Postgres and NATS at once. Returns the address of the database."""
@@ -111,7 +110,7 @@ class Server:
 
         async def one(name: str, server: EmbeddedPostgres | EmbeddedNats) -> None:
             await self._tree.add(name, lambda: ServerPart.started(name, server, self._emit))
-            took = time.monotonic() - self._begun
+            took = time.monotonic() - self._tree.begun
             self._say(f"{name:<10} ready after {took:.1f} s on {self._plan.address(name)}")
 
         try:

@@ -78,6 +78,7 @@ class Tree:
         self._parts: dict[str, Part] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+        self.begun = time.monotonic()
         # Set with the reason once the tree cannot go on.
         self.failed: asyncio.Future[CliError] = asyncio.get_running_loop().create_future()
 
@@ -109,11 +110,10 @@ class Tree:
 
     async def until_ready(self, names: Sequence[str] = SERVICES) -> None:
         """Waits until all of them serve. Raises CliError after 60 s, or when one of them cannot be kept running."""
-        begun = time.monotonic()
 
         async def one(name: str) -> None:
             await until_serving(self._plan.address(name))
-            self._report(f"{name:<10} ready after {time.monotonic() - begun:.1f} s on {self._plan.address(name)}")
+            self._report(f"{name:<10} ready after {time.monotonic() - self.begun:.1f} s on {self._plan.address(name)}")
 
         waits = {name: asyncio.create_task(one(name)) for name in names}
         all_up = asyncio.gather(*waits.values())

@@ -30,7 +30,7 @@ class CheckpointApi(CheckpointServiceServicer):
         return pb.GetTargetResponse(target=wire.target_to(await self._targets.get(request.name)))
 
     async def ListTargets(self, request: pb.ListTargetsRequest, context: object) -> pb.ListTargetsResponse:
-        return pb.ListTargetsResponse(targets=[wire.target_to(v) for v in await self._targets.list()])
+        return pb.ListTargetsResponse(targets=[wire.target_to(v) for v in await self._targets.every()])
 
     async def RemoveTarget(self, request: pb.RemoveTargetRequest, context: object) -> pb.RemoveTargetResponse:
         await self._targets.remove(request.idempotency_key, request.name)
@@ -82,7 +82,7 @@ class CheckpointApi(CheckpointServiceServicer):
         return pb.FinishEffectResponse(effect=wire.effect_to(effect))
 
     async def ListEffects(self, request: pb.ListEffectsRequest, context: object) -> pb.ListEffectsResponse:
-        return pb.ListEffectsResponse(effects=[wire.effect_to(e) for e in await self._effects.list(request.run_id)])
+        return pb.ListEffectsResponse(effects=[wire.effect_to(e) for e in await self._effects.of_run(request.run_id)])
 
 
 def _order(request: pb.SnapshotRequest | pb.RestoreRequest) -> Order:

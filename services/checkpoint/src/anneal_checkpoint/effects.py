@@ -106,7 +106,7 @@ class Effects:
         await faultpoint(AFTER_FINISH)
         return ended
 
-    async def list(self, run_id: str) -> list[Effect]:
+    async def of_run(self, run_id: str) -> list[Effect]:
         """A run's effects in the order in which they were intended."""
         check_run_id(run_id)
         async with self._store.transaction() as tx:

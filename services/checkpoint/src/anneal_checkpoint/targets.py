@@ -63,7 +63,7 @@ class Targets:
             raise missing_target(name)
         return await self._view(target, holders.get(name, ""))
 
-    async def list(self) -> list[TargetView]:
+    async def every(self) -> list[TargetView]:
         """All targets by name. One that cannot be reached now is listed with an empty reach."""
         async with self._store.transaction() as tx:
             targets = await tx.targets()

@@ -1,0 +1,129 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from anneal_checkpoint.effects import NEXT, advance, same_change
+from anneal_checkpoint.leases import check_holder, next_token
+from anneal_checkpoint.model import DriverKind, Effect, EffectState, Lease, Snapshot, SnapshotState
+from anneal_checkpoint.operations import snapshot_name
+from anneal_checkpoint.retention import superfluous_after_run, superfluous_in_run
+from anneal_runtime.errors import FailedPrecondition, Leased, StaleToken
+from hypothesis import given
+from hypothesis import strategies as st
+
+HELD = Lease(target="lab", run_id="run-1", token=7, expires_at=datetime.now(UTC), live=True)
+EFFECT = Effect(
+    key="e", target="lab", run_id="run-1", item_id="i", attempt=1, action_hash="h", fencing_token=7, exit_code=0
+)
+
+
+def test_a_new_holder_gets_a_higher_token() -> None:
+    assert next_token(replace(HELD, run_id="", live=False), "run-2") == 8
+    assert next_token(replace(HELD, live=False), "run-2") == 8
+
+
+def test_the_last_holder_keeps_its_token_as_long_as_nobody_came_in_between() -> None:
+    assert next_token(HELD, "run-1") == 7
+    assert next_token(replace(HELD, live=False), "run-1") == 7
+
+
+def test_a_held_target_is_refused_to_others() -> None:
+    with pytest.raises(Leased, match="run-1"):
+        next_token(HELD, "run-2")
+
+
+@pytest.mark.parametrize(
+    ("lease", "run_id", "token"),
+    [(HELD, "run-2", 7), (HELD, "run-1", 6), (HELD, "run-1", 8), (replace(HELD, live=False), "run-1", 7)],
+)
+def test_only_the_holder_with_its_token_in_its_time_passes(lease: Lease, run_id: str, token: int) -> None:
+    check_holder(HELD, "run-1", 7)
+    with pytest.raises(StaleToken):
+        check_holder(lease, run_id, token)
+
+
+def test_an_undone_effect_is_history() -> None:
+    undone = advance(replace(EFFECT, state=EffectState.APPLIED, exit_code=3), EffectState.UNDONE, 0)
+    # What the script said stays on record.
+    assert (undone.state, undone.exit_code) == (EffectState.UNDONE, 3)
+    for state in (EffectState.APPLIED, EffectState.FAILED, EffectState.INTENDED):
+        with pytest.raises(FailedPrecondition):
+            advance(undone, state, 3)
+    assert advance(undone, EffectState.UNDONE, 0) == undone
+
+
+def test_an_effect_does_not_come_to_two_ends() -> None:
+    applied = advance(EFFECT, EffectState.APPLIED, 0)
+    assert advance(applied, EffectState.APPLIED, 0) == applied
+    with pytest.raises(FailedPrecondition):
+        advance(applied, EffectState.APPLIED, 1)
+    with pytest.raises(FailedPrecondition):
+        advance(applied, EffectState.FAILED, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from(EffectState), st.integers(0, 3)), max_size=8))
+def test_no_order_of_reports_leads_backwards(reports: list[tuple[EffectState, int]]) -> None:
+    rank = {EffectState.INTENDED: 0, EffectState.APPLIED: 1, EffectState.FAILED: 1, EffectState.UNDONE: 2}
+    effect = EFFECT
+    for state, exit_code in reports:
+        try:
+            after = advance(effect, state, exit_code)
+        except FailedPrecondition:
+            continue
+        assert after == effect or after.state in NEXT[effect.state]
+        assert rank[after.state] >= rank[effect.state]
+        effect = after
+
+
+def test_another_action_is_another_change_and_another_token_is_not() -> None:
+    assert same_change(EFFECT, replace(EFFECT, fencing_token=9, state=EffectState.APPLIED))
+    assert not same_change(EFFECT, replace(EFFECT, action_hash="other"))
+    assert not same_change(EFFECT, replace(EFFECT, target="other"))
+
+
+def states(*generations: int, run_id: str = "r", state: SnapshotState = SnapshotState.KEPT) -> list[Snapshot]:
+    return [
+        Snapshot(
+            name=f"{run_id}-{g}",
+            target="lab",
+            driver=DriverKind.NSPAWN,
+            machine="m",
+            run_id=run_id,
+            generation=g,
+            state=state,
+        )
+        for g in generations
+    ]
+
+
+def test_during_a_run_the_first_and_the_last_states_are_kept() -> None:
+    assert superfluous_in_run(states(0, 1, 2, 3), 3) == []
+    assert superfluous_in_run(states(0, 1, 2, 3, 4, 5), 3) == ["r-2", "r-1"]
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 5))
+def test_trimming_never_touches_generation_0_nor_the_newest(generations: set[int], keep: int) -> None:
+    dropped = set(superfluous_in_run(states(*generations), keep))
+    kept = {g for g in generations if f"r-{g}" not in dropped}
+    assert {g for g in generations if g == 0} <= kept
+    assert max(generations, default=0) in kept | {0}
+    assert len(kept - {0}) == min(keep, len(generations - {0}))
+
+
+def test_after_a_run_the_last_two_runs_can_still_be_undone() -> None:
+    newest_first = [
+        *states(5, 0, run_id="c"),
+        *states(2, run_id="b"),
+        *states(0, run_id="b", state=SnapshotState.TAKING),
+        *states(0, run_id="a"),
+        *states(0, run_id="z"),
+    ]
+    # b never had a whole generation 0, so a is the second run that can be undone.
+    assert superfluous_after_run(newest_first, 2) == ["c-5", "b-2", "b-0", "z-0"]
+
+
+def test_names_of_states_are_short_and_differ_by_run() -> None:
+    one, two = snapshot_name("run-2026-11-22-a", 3), snapshot_name("run-2026-11-22-b", 3)
+    assert one != two
+    assert one.endswith("-3")
+    assert len(snapshot_name("r" * 100, 10**6)) <= 64

@@ -1,0 +1,113 @@
+"""The scratch skill: one file with one line an item. Real scripts on a real target, and verdicts in milliseconds."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from anneal_contracts.work import Action, DeclaredMode, FixSource, Health, ItemDetail, Outcome, ScoreCounts
+from anneal_runtime.errors import NotFound
+from anneal_skillkit.effects import run_effect
+from anneal_skillkit.interfaces import Context, Discovery, ExecResult, FullScan, Judgement, TargetSession
+from anneal_skillkit.loader import SkillSpec
+
+_HEALTH = """
+if sudo -n true 2>/dev/null; then echo privileged; fi
+systemctl list-units --state=failed --plain --no-legend --no-pager | cut -d' ' -f1 | sed 's/^/failed /'
+for s; do systemctl is-active --quiet "$s" || echo "dead $s"; done
+"""
+
+
+class Scratch:
+    """All five interfaces in one class; it is small enough."""
+
+    def __init__(self, folder: Path) -> None:
+        self._profiles: dict[str, list[dict[str, Any]]] = yaml.safe_load((folder / "items.yaml").read_text())
+        self.work_queue = self
+        self.executor = self
+        self.evaluator = self
+        self.checkpoint = self
+
+    def _items(self, profile: str) -> list[dict[str, Any]]:
+        return self._profiles[profile]
+
+    async def check(self, *, profile: str, item_ids: Sequence[str], tailoring: bytes) -> Sequence[tuple[str, str]]:
+        if profile not in self._profiles:
+            return [("profile", f"no profile {profile!r}")]
+        known = {i["id"] for i in self._items(profile)}
+        return [("item_ids", f"no item {i!r}") for i in item_ids if i not in known]
+
+    async def describe(self, ctx: Context, item_ids: Sequence[str]) -> Sequence[ItemDetail]:
+        return [self._detail(n, i) for n, i in enumerate(self._items(ctx.profile)) if i["id"] in item_ids]
+
+    def _detail(self, n: int, i: dict[str, Any]) -> ItemDetail:
+        return ItemDetail(
+            id=i["id"],
+            title=f"The file {i['id']} holds its line",
+            category="files",
+            severity="medium",
+            priority=n,
+            missing_input=i.get("missing_input", ""),
+        )
+
+    async def discover(self, ctx: Context, item_ids: Sequence[str]) -> Discovery:
+        scan = await self.verify(ctx)
+        failing = [i for i, o in scan.outcomes.items() if o is Outcome.FAIL and (not item_ids or i in item_ids)]
+        fingerprint = hashlib.sha256(f"scratch {ctx.profile}".encode()).hexdigest()
+        items = tuple(await self.describe(ctx, failing))
+        return Discovery(items=items, score=scan.score, outcomes=scan.outcomes, fingerprint=fingerprint)
+
+    async def verify(self, ctx: Context) -> FullScan:
+        outcomes = {i["id"]: (await self.evaluate(ctx, i["id"])).outcome for i in self._items(ctx.profile)}
+        passed = sum(o is Outcome.PASS for o in outcomes.values())
+        return FullScan(score=ScoreCounts(passed=passed, fail=len(outcomes) - passed), outcomes=outcomes)
+
+    async def evaluate(self, ctx: Context, item_id: str) -> Judgement:
+        try:
+            held = (await ctx.session.read(f"/etc/scratch/{item_id}")).decode().strip()
+        except NotFound:
+            held = ""
+        outcome = Outcome.PASS if held == item_id else Outcome.FAIL
+        return Judgement(outcome=outcome, evidence=f"wanted {item_id!r}, found {held!r}")
+
+    async def health(self, ctx: Context, canary: TargetSession) -> Health:
+        done = await canary.run(["sh", "-c", _HEALTH, "health", *ctx.mission_services], sudo=False, timeout_s=10)
+        lines = [line.split(" ", 1) for line in done.stdout.decode().splitlines()]
+        return Health(
+            reachable=True,
+            privileged=["privileged"] in lines,
+            failed_units=tuple(sorted(v[1] for v in lines if v[0] == "failed")),
+            dead_services=tuple(sorted(v[1] for v in lines if v[0] == "dead")),
+        )
+
+    async def ladder(self, ctx: Context, item: ItemDetail) -> Sequence[Action]:
+        found = next(i for i in self._items(ctx.profile) if i["id"] == item.id)
+        return [
+            Action(
+                source=FixSource.VENDOR if n == 0 else FixSource.CURATED,
+                kind="bash",
+                title=f"script {n + 1} of {item.id}",
+                content=script + "\n",
+                undo=found.get("undo"),
+                timeout_s=20,
+            )
+            for n, script in enumerate(found["scripts"])
+        ]
+
+    async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
+        return await run_effect(ctx.session, effect_key, action.content.encode(), timeout_s=action.timeout_s)
+
+    def volatile_paths(self) -> Sequence[str]:
+        return ()
+
+    def modes(self) -> Sequence[DeclaredMode]:
+        return ()
+
+    async def export(self, fmt: str, run: Mapping[str, object], artifacts: Mapping[str, bytes]) -> tuple[bytes, str]:
+        raise NotFound(f"no format {fmt!r}", field="format")
+
+
+def build(spec: SkillSpec) -> Scratch:
+    """The skill."""
+    return Scratch(spec.folder)

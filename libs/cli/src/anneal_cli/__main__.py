@@ -1,5 +1,6 @@
 """Entry point: runs a command and turns how it ended into lines on stderr and an exit code."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,10 @@ def _say(lines: Sequence[str]) -> None:
 
 def main() -> None:
     """The `anneal` script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a question mark, not a crash.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

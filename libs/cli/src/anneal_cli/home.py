@@ -7,6 +7,9 @@ from pathlib import Path
 
 from anneal_cli.exits import CliError, ExitCode
 
+# What the services ask for.
+_MIN_TOKEN = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
@@ -63,6 +66,13 @@ class Home:
         """Makes the token file (mode 0600) where it is missing, mends a wider mode, returns the secret."""
         self.root.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("ANNEAL_TOKEN", "").strip()
+        if 0 < len(given) < _MIN_TOKEN:
+            raise CliError(
+                message=f"a token has {_MIN_TOKEN} characters or more",
+                code=ExitCode.USAGE,
+                field="ANNEAL_TOKEN",
+                hint="unset it: anneal dev makes a good one",
+            )
         try:
             fd = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:

@@ -16,8 +16,8 @@ from anneal_cli.dev.logs import parse, short
 _BOUND = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" || exit 1; exec "$@"')
 TAIL_LINES = 15
 _MAX_LINE = 1 << 20
-# A service's way to say that its settings or surroundings are wrong (anneal_runtime.service).
-_EXIT_CONFIG = 78
+# How a child says that starting it again cannot help: settings are wrong (78), the model's weights are missing (69).
+_HOPELESS = frozenset({69, 78})
 
 Entry = dict[str, Any]
 
@@ -79,7 +79,7 @@ class Child:
         # What it said last explains its end; a grandchild that holds the pipe open must not hold us up.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._reader), 1.0)
-        self.hopeless = code == _EXIT_CONFIG
+        self.hopeless = code in _HOPELESS
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     async def stop(self, grace_s: float) -> None:

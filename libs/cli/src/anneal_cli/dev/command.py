@@ -33,7 +33,13 @@ STOP_TIMEOUT_S = 45.0
 @click.option(
     "--model-url", default="", metavar="URL", help="OpenAI-compatible server to use instead of the small local model."
 )
-@click.option("--model", "model_name", default="", metavar="NAME", help="Name of the model on that server.")
+@click.option(
+    "--model",
+    "model_name",
+    default="",
+    metavar="NAME",
+    help="Name of the model on that server; without --model-url, of the local weights (smollm2, gemma3-270m).",
+)
 @click.option(
     "--may",
     type=click.Choice(["author", "choose", "none"]),
@@ -88,13 +94,7 @@ def dev(
     if ctx.invoked_subcommand is not None:
         return 0
     home = Home.of(ctx.obj)
-    if model_url and not model_name:
-        raise CliError(
-            message="a model server needs the model's name",
-            code=ExitCode.USAGE,
-            field="--model",
-            hint=f"anneal dev --model-url {model_url} --model NAME",
-        )
+    _check_model(model_url, model_name)
     plan = Plan(
         home=home.root,
         token=home.ensure_token(),
@@ -113,6 +113,27 @@ def dev(
 
     serve(home, plan, make_voice(home, plan, only=only, report_fd=report_fd, as_json=as_json))
     return 0
+
+
+def _check_model(url: str, name: str) -> None:
+    """Raises CliError: a server without a model's name, or local weights that nobody knows."""
+    if url and not name:
+        raise CliError(
+            message="a model server needs the model's name",
+            code=ExitCode.USAGE,
+            field="--model",
+            hint=f"anneal dev --model-url {url} --model NAME",
+        )
+    if name and not url:
+        from anneal_cli.model_server import MODELS
+
+        if name not in MODELS:
+            raise CliError(
+                message=f"no local weights are called {name!r}; known: {', '.join(MODELS)}",
+                code=ExitCode.USAGE,
+                field="--model",
+                hint=f"for a model on a server: anneal dev --model-url URL --model {name}",
+            )
 
 
 def _models_file(home: Home, given: Path | None) -> Path | None:

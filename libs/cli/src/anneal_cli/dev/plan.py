@@ -22,11 +22,12 @@ OFFSETS: dict[str, int] = {
 }
 SERVICES = ("checkpoint", "memory", "evaluator", "supervisor", "worker", "gateway")
 DEFAULT_BASE = 7400
+DEFAULT_MODEL = "smollm2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The upstream that the gateway is told of. Empty url: the local model server, if it runs."""
+    """The upstream that the gateway is told of. Empty url: the local model server with the weights of this name."""
 
     url: str = ""
     name: str = ""
@@ -62,6 +63,11 @@ class Plan:
     def runs_model(self) -> bool:
         """Is a local model server part of the tree?"""
         return self.model.local and not self.model.url
+
+    @property
+    def local_model(self) -> str:
+        """Name of the weights that the local model server serves."""
+        return self.model.name or DEFAULT_MODEL
 
     def model_address(self) -> str:
         """Where models are asked; empty where none is to be used."""

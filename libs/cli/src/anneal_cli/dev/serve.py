@@ -121,16 +121,8 @@ class Server:
 
     async def _start_model(self) -> Child:
         # The least urgent of all: nice, and with one thread (its own default).
-        command = [
-            "nice",
-            "-n",
-            "10",
-            sys.executable,
-            "-m",
-            "anneal_cli.model_server",
-            "--port",
-            str(self._plan.port("model")),
-        ]
+        command = ["nice", "-n", "10", sys.executable, "-m", "anneal_cli.model_server"]
+        command += ["--port", str(self._plan.port("model")), "--model", self._plan.local_model]
         return await Child.spawn("model", command, env=dict(os.environ), emit=self._emit)
 
     async def _end(self) -> None:

@@ -75,7 +75,7 @@ def ready_lines(home: Home, plan: Plan, took_s: float) -> list[str]:
     if plan.model.url:
         shown = f"{plan.model.name} at {plan.model.url} (may: {plan.model.may or 'author'})"
     elif plan.runs_model:
-        shown = f"the small local one at {plan.model_address()} (may: none)"
+        shown = f"{plan.local_model}, small and local, at {plan.model_address()} (may: none)"
     return [
         f"anneal is ready after {seconds(took_s)}: {len(SERVICES)} services",
         f"  gateway  gRPC {plan.address('gateway')}, HTTP http://{plan.address('gateway-http')}",

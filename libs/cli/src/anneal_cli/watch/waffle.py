@@ -34,21 +34,21 @@ class Waffle:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         plain = not options.encoding.lower().startswith("utf")
         width = options.max_width
-        yield self._heading(width)
+        yield self._heading(width, plain)
         yield from cells(self.run, width, max(3, console.size.height - _OTHER_LINES), plain)
         yield Text()
-        yield from (_fit(line, width) for line in self._activity())
+        yield from (_fit(line, width, plain) for line in self._activity())
         yield legend(self.run, plain)
-        yield _fit(Text(counters(self.run)), width)
+        yield _fit(Text(counters(self.run)), width, plain)
 
-    def _heading(self, width: int) -> Text:
+    def _heading(self, width: int, plain: bool) -> Text:
         run = self.run
         profile = f" ({run.spec.profile})" if run.spec.profile else ""
         dry = "  dry run" if run.spec.dry_run else ""
         colour = {"finished": "bold green", "failed": "bold red", "cancelled": "yellow"}.get(run.state, "bold cyan")
         text = Text(f"run {short_id(run.run_id)}  {run.spec.skill}{profile} on {run.spec.target}{dry}  ", style="bold")
         text.append(run.state or "starting", style=colour)
-        return _fit(text, width)
+        return _fit(text, width, plain)
 
     def _activity(self) -> Iterable[Text]:
         yield Text.assemble(
@@ -144,14 +144,13 @@ def _shrunk(row: _Cells) -> _Cells:
 
 def legend(run: Run, plain: bool) -> Text:
     """Glyph, state and count of every state that occurs: the key and the tally in one."""
+    entries = [(*STATES[state], state, number) for state, number in tally(run).items()]
+    entries += [(*_REGRESSED, "regressed", len(run.regressions))] if run.regressions else []
     text = Text()
-    for state, number in tally(run).items():
-        glyph, style = STATES[state]
+    for glyph, style, word, number in entries:
         # No-break spaces keep glyph, word and number on one line.
-        text.append(f"{_ASCII[glyph] if plain else glyph}\u00a0{state}\u00a0{number}", style=style).append("  ")
-    if run.regressions:
-        text.append(f"{_ASCII['✗'] if plain else '✗'}\u00a0regressed\u00a0{len(run.regressions)}", style=_REGRESSED[1])
-    text.rstrip()
+        entry = f"{_ASCII[glyph]} {word} {number}" if plain else f"{glyph}\u00a0{word}\u00a0{number}"
+        text.append("  " if text else "").append(entry, style=style)
     return text
 
 
@@ -166,10 +165,10 @@ def counters(run: Run) -> str:
     return f"{done}/{len(run.items)} done  {left} left  {run.steps} steps{tokens}  {seconds(took)}{rate}"
 
 
-def _fit(text: Text, width: int) -> Text:
-    text.truncate(width, overflow="ellipsis")
+def _fit(text: Text, width: int, plain: bool) -> Text:
+    text.truncate(width, overflow="crop" if plain else "ellipsis")
     return text
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(1, width - 1)] + "…"
+    return text[: max(1, width)]

@@ -1,9 +1,10 @@
 """The combined log: one JSON line an entry in the file, one short line an entry for people."""
 
 import json
+import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -120,26 +121,25 @@ def read_entries(path: Path, *, service: str | None, last: int) -> list[dict[str
 def follow_entries(path: Path, *, service: str | None, pause_s: float = 0.2) -> Iterator[dict[str, Any]]:
     """Entries as they are written from now on, over a rotation too. Ends never: the reader interrupts."""
     file = path.open(errors="replace")
-    file.seek(0, 2)
-    pending = ""
-    while True:
-        pending += file.read()
-        *lines, pending = pending.split("\n")
-        yield from _select(iter(lines), service)
-        if not lines:
-            time.sleep(pause_s)
-            if path.exists() and path.stat().st_ino != _inode(file.fileno()):
+    try:
+        file.seek(0, os.SEEK_END)
+        pending = ""
+        while True:
+            # Looked at before reading: once the file was replaced, nothing more is written to the old one.
+            replaced = path.exists() and path.stat().st_ino != os.fstat(file.fileno()).st_ino
+            text = file.read()
+            *lines, pending = (pending + text).split("\n")
+            yield from _select(lines, service)
+            if replaced:
                 file.close()
                 file = path.open(errors="replace")
+            elif not text:
+                time.sleep(pause_s)
+    finally:
+        file.close()
 
 
-def _inode(fd: int) -> int:
-    import os
-
-    return os.fstat(fd).st_ino
-
-
-def _select(lines: Iterator[str] | Any, service: str | None) -> Iterator[dict[str, Any]]:
+def _select(lines: Iterable[str], service: str | None) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)

@@ -55,7 +55,9 @@ class Work:
 
 async def consume(bus: Bus, work: Work, **kwargs: Any) -> Consumer:
     given: dict[str, Any] = {"concurrency": 1, "backoff_s": (0.05,), "on_poison": work.on_poison, **kwargs}
-    return await bus.consume(stream=WORK.name, durable="apply", subjects=["anneal.work.action.>"], handler=work, **given)
+    return await bus.consume(
+        stream=WORK.name, durable="apply", subjects=["anneal.work.action.>"], handler=work, **given
+    )
 
 
 async def left(bus: Bus) -> int:

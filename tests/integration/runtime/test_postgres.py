@@ -136,8 +136,9 @@ async def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_one_wo
 
     with pytest.raises(Unavailable):
         await cut()
-    async with db.transaction() as conn:
+    async with db.connection() as conn:
         assert await conn.fetchval("SELECT 1") == 1
+        assert not conn.is_in_transaction()
     await db.close()
 
 

@@ -21,6 +21,7 @@ from anneal_runtime.errors import (
     InvalidArgument,
     Leased,
     RateLimited,
+    TargetUnreachable,
     Unauthenticated,
     Unavailable,
 )
@@ -46,13 +47,17 @@ class Echo:
         self.slow = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.trace_id = 0
+        self.calls = 0
         self.onward: grpc.aio.Channel | None = None
 
     async def say(self, request: bytes, context: Any) -> bytes:
+        self.calls += 1
         self.trace_id = trace.get_current_span().get_span_context().trace_id
         match request:
             case b"leased":
                 raise Leased("held by another run", field="target", details={"run": "r1"})
+            case b"unreachable":
+                raise TargetUnreachable("no route to web1")
             case b"bug":
                 raise KeyError("secret of the house")
             case b"timeout":
@@ -303,7 +308,7 @@ async def test_big_messages_pass_and_too_big_ones_do_not(channel: grpc.aio.Chann
 
 async def test_nobody_there_is_unavailable_and_a_late_server_is_found(echo: Echo) -> None:
     port = free_port()
-    async with rpc.channel(f"127.0.0.1:{port}", TOKEN) as one:
+    async with rpc.channel(f"127.0.0.1:{port}", TOKEN, retry=False) as one:
         with pytest.raises(Unavailable):
             await method(one, "say")(b"x")
         running = await rpc.serve(listen=f"127.0.0.1:{port}", token=TOKEN, services=[(NAME, echo.register)])
@@ -315,6 +320,26 @@ async def test_nobody_there_is_unavailable_and_a_late_server_is_found(echo: Echo
 
         await eventually(answers, timeout=3)
         await running.stop(0)
+
+
+async def test_a_call_outlives_a_restart_of_the_service(echo: Echo) -> None:
+    first = await rpc.serve(listen="127.0.0.1:0", token=TOKEN, services=[(NAME, echo.register)])
+    async with rpc.channel(f"127.0.0.1:{first.port}", TOKEN) as one:
+        await method(one, "say")(b"x")
+        await first.stop(0)
+        call = asyncio.ensure_future(method(one, "say")(b"again"))
+        await asyncio.sleep(0.3)
+        assert not call.done()
+        second = await rpc.serve(listen=f"127.0.0.1:{first.port}", token=TOKEN, services=[(NAME, echo.register)])
+        assert await call == b"again"
+        await second.stop(0)
+
+
+async def test_what_a_servicer_says_is_not_asked_again(channel: grpc.aio.Channel, echo: Echo) -> None:
+    with pytest.raises(TargetUnreachable):
+        await method(channel, "say")(b"unreachable")
+    await asyncio.sleep(0.3)
+    assert echo.calls == 1
 
 
 async def test_a_taken_port_is_a_clear_error(server: RpcServer) -> None:

@@ -149,7 +149,7 @@ class EmbeddedNats:
         return children.alive(pid) and str(self._config).encode() in argv
 
     def _last_words(self) -> str:
-        return self.log_path.read_text(errors="replace")[-2000:].strip()
+        return self.log_path.read_text(errors="replace")[-800:].strip()
 
 
 def _program() -> str:

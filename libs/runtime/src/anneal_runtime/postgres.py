@@ -65,7 +65,7 @@ class Migration:
 
 
 class Database:
-    """An open database. pool is for single reads; writes go through transaction()."""
+    """An open database: connection() for reads, transaction() for writes; pool itself raises asyncpg's own errors."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float) -> None:
         self.pool = pool
@@ -106,8 +106,8 @@ class Database:
         return cls(pool, timeout_s)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction that commits when the block ends and rolls back when it raises.
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for reads, outside a transaction.
 
         Raises Unavailable when the server is gone, the pool stays empty, or a deadlock chose us; all else as it is.
         """
@@ -117,12 +117,17 @@ class Database:
         except (TimeoutError, *_GONE) as e:
             raise Unavailable(f"no database connection: {e!r}") from e
         try:
-            async with conn.transaction():
-                yield conn
+            yield conn
         except _GONE as e:
-            raise Unavailable(f"the database gave up the transaction: {e!r}") from e
+            raise Unavailable(f"the database gave up: {e!r}") from e
         finally:
             await self.pool.release(conn)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction that commits when the block ends and rolls back when it raises. Errors as of connection()."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
 
     async def close(self) -> None:
         """Closes the pool; connections that do not come back within 5 s are cut."""

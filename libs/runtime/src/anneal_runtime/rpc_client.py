@@ -5,6 +5,7 @@ extra task a call, and lose errors that nobody awaits.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, cast
 
@@ -17,6 +18,23 @@ from anneal_runtime import rpc_wire, telemetry
 from anneal_runtime.errors import AnnealError, DeadlineExceeded, from_status
 
 _tracer = telemetry.tracer(__name__)
+
+# Every write takes an idempotency key, so a call whose connection broke may be sent again: a restart of a service is
+# then a pause of a second or so, not an error. What a servicer itself says is never retried here (see NO_RETRY).
+_RETRY: dict[str, Any] = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "backoffMultiplier": 3,
+                "maxBackoff": "2s",
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 
 _CLIENT_OPTIONS: list[tuple[str, Any]] = [
     # A restarted service is found again within a blink; gRPC's own back-off goes up to two minutes.
@@ -153,7 +171,12 @@ class _Channel(grpc.aio.Channel):
         await self.close()
 
 
-def channel(addr: str, token: str, *, timeout_s: float = 30.0) -> grpc.aio.Channel:
-    """A channel to addr (host:port); connects on first use. timeout_s is the default deadline of unary calls."""
+def channel(addr: str, token: str, *, timeout_s: float = 30.0, retry: bool = True) -> grpc.aio.Channel:
+    """A channel to addr (host:port); connects on first use. timeout_s is the default deadline of unary calls.
+
+    retry: a connection that fails is tried again for about three seconds before Unavailable is raised; a person who
+    waits at a prompt may want to hear it at once.
+    """
     options = [*_CLIENT_OPTIONS, *rpc_wire.size_options(rpc_wire.MAX_MESSAGE_MB)]
+    options.append(("grpc.service_config", json.dumps(_RETRY)) if retry else ("grpc.enable_retries", 0))
     return cast(grpc.aio.Channel, _Channel(grpc.aio.insecure_channel(addr, options=options), token, timeout_s))

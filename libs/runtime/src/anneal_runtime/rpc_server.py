@@ -118,9 +118,8 @@ class _Door(grpc.aio.ServerInterceptor):
                 log.exception("call failed", extra={"rpc": method})
                 error = Internal("internal error; the service's log has the cause")
             _mark(span, method, error)
-        await context.abort(
-            error.grpc_status, error.message, trailing_metadata=((rpc_wire.ERROR_KEY, rpc_wire.encode_error(error)),)
-        )
+        trailing = ((rpc_wire.ERROR_KEY, rpc_wire.encode_error(error)), rpc_wire.NO_RETRY)
+        await context.abort(error.grpc_status, error.message, trailing_metadata=trailing)
 
     def _authenticate(self, metadata: dict[str, str]) -> None:
         if not hmac.compare_digest(metadata.get(rpc_wire.AUTH_KEY, "").encode(), self._expected):

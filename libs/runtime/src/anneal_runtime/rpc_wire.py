@@ -8,6 +8,8 @@ from anneal_runtime.errors import AnnealError, cut, from_payload, to_payload
 
 ERROR_KEY = "anneal-error-bin"
 AUTH_KEY = "authorization"
+# gRPC's word to the caller's library: the servicer has spoken, do not try again by yourself.
+NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 MAX_MESSAGE_MB = 64
 # gRPC refuses more than 8 KiB of metadata by default; this leaves room for the rest.
 _MAX_PAYLOAD = 4096

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,7 +29,7 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
         yield server
     finally:
         server.stop_sync()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 @asynccontextmanager

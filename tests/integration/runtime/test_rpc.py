@@ -252,6 +252,7 @@ async def test_reading_a_stream_by_hand_maps_errors_too(channel: grpc.aio.Channe
 async def test_the_server_hears_when_the_reader_leaves_the_stream(channel: grpc.aio.Channel, echo: Echo) -> None:
     parts = aiter(method(channel, "many", "unary_stream")(b"endless"))
     assert await anext(parts) == b"1"
+    await echo.slow.wait()
     await parts.aclose()
     async with asyncio.timeout(2):
         await echo.cancelled.wait()
@@ -349,11 +350,12 @@ async def test_a_taken_port_is_a_clear_error(server: RpcServer) -> None:
     assert str(server.port) in caught.value.message
 
 
-async def test_stop_lets_a_running_call_end(server: RpcServer, channel: grpc.aio.Channel) -> None:
-    parts = aiter(method(channel, "many", "unary_stream")(b"x"))
-    assert await anext(parts) == b"1"
-    stopping = asyncio.create_task(server.stop(5))
-    assert [p async for p in parts] == [b"2", b"3"]
-    await stopping
-    with pytest.raises(Unavailable):
-        await method(channel, "say")(b"x")
+async def test_stop_lets_a_running_call_end(server: RpcServer) -> None:
+    async with rpc.channel(f"127.0.0.1:{server.port}", TOKEN, retry=False) as one:
+        parts = aiter(method(one, "many", "unary_stream")(b"x"))
+        assert await anext(parts) == b"1"
+        stopping = asyncio.create_task(server.stop(5))
+        assert [p async for p in parts] == [b"2", b"3"]
+        await stopping
+        with pytest.raises(Unavailable):
+            await method(one, "say")(b"x")

@@ -141,6 +141,10 @@ class FakeGateway(GatewayServiceServicer):
         self._check(context)
         return ev.ListSkillsResponse(skills=self.skills)
 
+    def RecordBaseline(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        return ev.RecordBaselineResponse()
+
     def ListUpstreams(self, request: Any, context: Any) -> Any:
         self._check(context)
         upstream = gw.Upstream(profile="default", base_url="http://x/v1", model="m", may="none", circuit="closed")

@@ -132,7 +132,8 @@ async def connected(home: Home, given: str | None) -> AsyncIterator[Gateway]:
     """A gateway to talk to; connects on the first call."""
     address = address_of(home, given)
     token = home.token()
-    conn = channel(address, token, timeout_s=30.0)
+    # A person waits: that nobody answers is said at once; watching tries again by itself.
+    conn = channel(address, token, timeout_s=30.0, retry=False)
     try:
         yield Gateway(address, conn)
     finally:

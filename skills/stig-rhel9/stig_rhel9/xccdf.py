@@ -79,7 +79,7 @@ def select(benchmark: Element, profile: str, tailoring: Element | None) -> Selec
     for value in benchmark.iter(f"{X}Value"):
         values.setdefault(value.get("id", ""), _value(value, refined.get(value.get("id", ""))))
     title = chain[-1].findtext(f"{X}title") or ""
-    rules = tuple(r for r in benchmark.iter(f"{X}Rule") if _selected(r, chosen))
+    rules = _compatible([r for r in benchmark.iter(f"{X}Rule") if _selected(r, chosen)])
     return Selection(profile_id=chain[-1].get("id", ""), title=" ".join(title.split()), rules=rules, values=values)
 
 
@@ -134,6 +134,18 @@ def _selected(rule: Element, chosen: dict[str, bool]) -> bool:
         if not chosen.get(item.get("id", ""), chosen.get(cluster, default) if cluster else default):
             return False
     return True
+
+
+def _compatible(rules: list[Element]) -> tuple[Element, ...]:
+    """OpenSCAP drops a selected rule that conflicts with another selected one, or lacks all of what it requires."""
+    ids = {r.get("id") for r in rules}
+
+    def stays(rule: Element) -> bool:
+        fought = {e.get("idref") for e in rule.findall(f"{X}conflicts")}
+        needed = [set((e.get("idref") or "").split()) for e in rule.findall(f"{X}requires")]
+        return not fought & ids and all(one & ids for one in needed)
+
+    return tuple(r for r in rules if stays(r))
 
 
 def _value(value: Element, selector: str | None) -> str:

@@ -69,7 +69,8 @@ class AnsibleUnavailable(FailedPrecondition):
 def tasks_of(text: str) -> list[dict[str, Any]]:
     """The tasks of a fix. Raises InvalidArgument when it is no list of tasks."""
     try:
-        tasks = yaml.load(text, Loader=_Plain)  # noqa: S506 - a safe loader with one tag less strict
+        # The safe loader in C: ten times faster. Ansible's own tags are not known to it and fail, as they should.
+        tasks = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as e:
         raise InvalidArgument(f"the Ansible fix is not YAML: {' '.join(str(e).split())[:200]}", field="content") from e
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
@@ -122,10 +123,6 @@ def facts_wanted(text: str) -> list[str] | None:
     if unknown:
         return ["all"]
     return ["!all", "!min", *sorted(wanted)] if wanted else None
-
-
-class _Plain(yaml.SafeLoader):
-    """SafeLoader; Ansible's own tags are not known to it and fail, as they should."""
 
 
 @cache

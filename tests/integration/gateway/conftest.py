@@ -131,7 +131,7 @@ async def model() -> AsyncIterator[ModelServer]:
 
 @pytest.fixture
 def behind() -> Behind:
-    return Behind()
+    return Behind()  # type: ignore[abstract]  # it answers only what these tests ask
 
 
 @pytest_asyncio.fixture
@@ -144,9 +144,18 @@ async def make_gateway(
             listen="127.0.0.1:0",
             token=auth_token,
             services=[
-                ("anneal.supervisor.v1.SupervisorService", _register(sv_grpc.add_SupervisorServiceServicer_to_server, behind)),
-                ("anneal.evaluator.v1.EvaluatorService", _register(ev_grpc.add_EvaluatorServiceServicer_to_server, behind)),
-                ("anneal.checkpoint.v1.CheckpointService", _register(cp_grpc.add_CheckpointServiceServicer_to_server, behind)),
+                (
+                    "anneal.supervisor.v1.SupervisorService",
+                    _register(sv_grpc.add_SupervisorServiceServicer_to_server, behind),
+                ),
+                (
+                    "anneal.evaluator.v1.EvaluatorService",
+                    _register(ev_grpc.add_EvaluatorServiceServicer_to_server, behind),
+                ),
+                (
+                    "anneal.checkpoint.v1.CheckpointService",
+                    _register(cp_grpc.add_CheckpointServiceServicer_to_server, behind),
+                ),
             ],
         )
         stack.push_async_callback(others.stop, 0)

@@ -1,18 +1,11 @@
 """Stubs of the services behind the door, on channels of their own."""
 
-from typing import TYPE_CHECKING, cast
-
 from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
 from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
 from anneal_runtime.rpc import channel
 
 from anneal_gateway.settings import GatewaySettings
-
-if TYPE_CHECKING:
-    from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
-    from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceAsyncStub
-    from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceAsyncStub
 
 
 class Clients:
@@ -23,9 +16,9 @@ class Clients:
         addresses = (settings.supervisor_addr, settings.evaluator_addr, settings.checkpoint_addr)
         self._channels = [channel(address, token, timeout_s=settings.call_timeout_s) for address in addresses]
         supervisor, evaluator, checkpoint = self._channels
-        self.supervisor = cast("SupervisorServiceAsyncStub", SupervisorServiceStub(supervisor))
-        self.evaluator = cast("EvaluatorServiceAsyncStub", EvaluatorServiceStub(evaluator))
-        self.checkpoint = cast("CheckpointServiceAsyncStub", CheckpointServiceStub(checkpoint))
+        self.supervisor = SupervisorServiceStub(supervisor)
+        self.evaluator = EvaluatorServiceStub(evaluator)
+        self.checkpoint = CheckpointServiceStub(checkpoint)
 
     async def close(self) -> None:
         for one in self._channels:

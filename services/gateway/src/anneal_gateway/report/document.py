@@ -60,20 +60,20 @@ def counts(score: ScoreCounts) -> dict[str, int]:
 
 def by_rung(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each rung was asked for and what it fixed, with the seconds its attempts took."""
-    table = {rung: {"rung": rung, "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0} for rung in RUNGS}
+    table: dict[str, dict[str, Any]] = {rung: _row(rung) for rung in RUNGS}
     for item in items:
         for attempt in item["story"]:
-            row = table.setdefault(
-                attempt["rung"], {"rung": attempt["rung"], "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0}
-            )
+            row = table.setdefault(attempt["rung"], _row(attempt["rung"]))
             row["attempts"] += 1
             row["refused"] += attempt["ending"] == "refused"
             row["seconds"] = round(row["seconds"] + attempt["seconds"], 3)
         if item["rung"]:
-            table.setdefault(
-                item["rung"], {"rung": item["rung"], "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0}
-            )["fixed"] += 1
+            table.setdefault(item["rung"], _row(item["rung"]))["fixed"] += 1
     return list(table.values())
+
+
+def _row(rung: str) -> dict[str, Any]:
+    return {"rung": rung, "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0}
 
 
 def _score(run: pb.Run) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The page a person reads: one file with no script, no picture and no link to elsewhere.
 
-It shows what the document says and words it; it computes no fact of its own. All text is escaped by the template engine.
+It shows what the document says and words it; it computes no fact of its own. The template engine escapes all text.
 """
 
 import re
@@ -65,10 +65,12 @@ def _environment() -> Environment:
         loader=PackageLoader("anneal_gateway.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        # Runs before the escaping, on everything that a template prints.
+        finalize=lambda value: plain(value) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(plain=plain, anchor=anchor, seconds=words.seconds, number=words.number)
+    environment.filters.update(anchor=anchor, seconds=words.seconds, number=words.number)
     return environment
 
 

@@ -26,3 +26,27 @@ rm -rf /var/log/journal
 systemctl --quiet mask console-getty.service getty@.service
 systemctl --quiet set-default multi-user.target
 systemctl --quiet disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer 2>/dev/null || true
+
+# EL's names for the release file and for dnf.
+ln -sf redhat-release /etc/system-release
+ln -sf dnf-3 /usr/bin/yum
+ln -sf dnf/dnf.conf /etc/yum.conf
+
+# One configuration for chronyd, where EL has it.
+rm -rf /etc/chrony/conf.d /etc/chrony/sources.d
+mv -f /etc/chrony/chrony.keys /etc/chrony.keys
+ln -sf ../chrony.conf /etc/chrony/chrony.conf
+
+# EL's values of login.defs; Debian's shadow tools read the same file.
+sed -i -e 's/^\(ENCRYPT_METHOD\s\+\).*/\1SHA512/' -e 's/^#\?\s*\(HOME_MODE\s\+\).*/\10700/' /etc/login.defs
+printf '\n# Create a home for a new user, as EL does.\nCREATE_HOME yes\n' >> /etc/login.defs
+
+# sshd's unit reads EL's environment file too.
+sed -i -e 's|^EnvironmentFile=.*|EnvironmentFile=-/etc/sysconfig/sshd|' -e 's/\$SSHD_OPTS/$OPTIONS/' /usr/lib/systemd/system/sshd.service
+
+# rsyslog writes EL's files.
+rm -f /etc/rsyslog.d/*
+mkdir -p /var/lib/rsyslog
+
+# /bin/sh is bash, as on EL.
+ln -sf bash /usr/bin/sh

@@ -10,7 +10,7 @@ from anneal_lab.model import LabError
 
 _HERE = Path(__file__).parent
 # The modules that decide what ends up in the image. A change in booting or snapshots needs no new image.
-_CODE = ("build.py", "rpms.py", "debs.py", "chroot.py", "recipe.py")
+_CODE = ("build.py", "rpms.py", "rpmspec.py", "debs.py", "chroot.py", "recipe.py")
 
 
 def folder(name: str) -> Path:

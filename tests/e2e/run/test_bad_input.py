@@ -27,12 +27,12 @@ from tests.support.stack import ROOT, SKILLS, Anneal, make_anneal
 def test_a_bad_specification_is_refused_and_names_the_field(
     anneal: Anneal, box: str, args: list[str], words: str, code: int
 ) -> None:
-    before = len(anneal.cli("runs", "--json").json()["runs"])
+    before = len(anneal.cli("runs", "--json").json())
     done = anneal.cli("run", *args)
     assert done.code == code, done.err
     assert words in done.err
     assert "Traceback" not in done.err
-    assert len(anneal.cli("runs", "--json").json()["runs"]) == before
+    assert len(anneal.cli("runs", "--json").json()) == before
 
 
 def test_a_broken_tailoring_file_is_refused_by_name(anneal: Anneal, box: str, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_second_run_on_a_leased_target_is_told_who_holds_it(anneal: Anneal, bo
     first = anneal.cli("run", "scratch", "--target", box, "--profile", "kills", "--json", "--no-watch", "--no-memory")
     run_id = first.json()["run_id"]
     until = 50
-    while until and not any(t["leased_by"] for t in anneal.cli("target", "list", "--json").json()["targets"]):
+    while until and not any(t["leased_by"] for t in anneal.cli("target", "list", "--json").json()):
         until -= 1
     second = anneal.cli("run", "scratch", "--target", box)
     assert second.code == 5, second.err
@@ -61,12 +61,14 @@ def test_a_wrong_key_and_an_unreachable_host_and_a_changed_host_key_are_told_apa
     a = lab.access("e2e")
     wrong = tmp_path / "wrong"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(wrong)], check=True)
-    other = (tmp_path / "wrong.pub").read_text().split()
+    good_key = tmp_path / "host.pub"
+    good_key.write_text(a.host_key + "\n")
+    other_key = tmp_path / "wrong.pub"
     where = f"{a.user}@{a.host}"
     cases = [
-        ("badkey", [where, "--key", str(wrong), "--host-key", a.host_key], "login"),
-        ("nohost", [f"{a.user}@{a.host}:1", "--key", str(a.key_path), "--host-key", a.host_key], "login"),
-        ("newkey", [where, "--key", str(a.key_path), "--host-key", " ".join(other[:2])], "host key"),
+        ("badkey", [where, "--key", str(wrong), "--host-key", str(good_key)], "login"),
+        ("nohost", [f"{a.user}@{a.host}:1", "--key", str(a.key_path), "--host-key", str(good_key)], "login"),
+        ("newkey", [where, "--key", str(a.key_path), "--host-key", str(other_key)], "host key"),
     ]
     for name, (ssh, *options), check in cases:
         added = anneal.cli("target", "add", name, "--ssh", ssh, *options)
@@ -82,10 +84,12 @@ def test_a_wrong_key_and_an_unreachable_host_and_a_changed_host_key_are_told_apa
 
 
 def test_a_host_without_snapshots_runs_only_what_a_script_can_take_back(
-    anneal: Anneal, box: str, lab: Lab, on_machine: Callable[[str], str]
+    anneal: Anneal, box: str, lab: Lab, on_machine: Callable[[str], str], tmp_path: Path
 ) -> None:
     a = lab.access("e2e")
-    options = ["--ssh", f"{a.user}@{a.host}:{a.port}", "--key", str(a.key_path), "--host-key", a.host_key]
+    host_key = tmp_path / "host.pub"
+    host_key.write_text(a.host_key + "\n")
+    options = ["--ssh", f"{a.user}@{a.host}:{a.port}", "--key", str(a.key_path), "--host-key", str(host_key)]
     assert anneal.cli("target", "add", "plain", *options).code == 0
     run = anneal.run("scratch", "--target", "plain", "--no-memory")
     assert run["state"] == "finished"
@@ -104,8 +108,7 @@ def test_a_full_disk_on_the_target_ends_items_with_a_reason_and_loses_no_run(
     on_machine("cat /dev/zero > /var/lib/anneal/fill || true")
     run = anneal.run("scratch", "--target", box, "--item", "good", "--no-memory")
     assert run["state"] in ("finished", "failed")
-    (item,) = run["items"]
-    assert item["reason"]
+    assert run["reason"] or run["items"][0]["reason"]
     assert anneal.cli("audit", "verify", run["run_id"]).code == 0
 
 
@@ -117,7 +120,7 @@ def test_a_broken_manifest_is_shown_with_its_field_and_keeps_no_other_skill_from
     (broken / "skill.yaml").write_text("name: broken\nversion: one\nsummary: x\nprofiles: []\ndefault_profile: x\n")
     running = make_anneal(tmp_path / "home", skills=[broken, SKILLS / "scratch"])
     try:
-        skills = {s["name"]: s for s in running.cli("skills", "--json").json()["skills"]}
+        skills = {s["name"]: s for s in running.cli("skills", "--json").json()}
         assert "version" in skills["broken"]["error"]
         assert not skills["scratch"].get("error")
         done = running.cli("run", "broken", "--target", "box")

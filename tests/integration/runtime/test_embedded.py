@@ -10,7 +10,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -26,14 +26,22 @@ from anneal_runtime.testing import eventually
 TOKEN = "it's a token, 'quoted' and \\ all"
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that is closed to everyone else, as /root is."""
+    folder = tmp_path_factory.mktemp("home") / "postgres"
+    yield folder
+    embedded_place.remove(folder)
+
+
 @pytest_asyncio.fixture
-async def postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
-    """A server below a folder that is closed to everyone else, as /root is."""
-    server = EmbeddedPostgres(tmp_path / "home" / "postgres", free_port(), TOKEN, durable=False)
+async def postgres(home: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A running server; the cluster is made once for this file."""
+    server = EmbeddedPostgres(home, free_port(), TOKEN, durable=False)
     await server.start()
+    await ask(server, "DROP TABLE IF EXISTS kept")
     yield server
     await server.stop()
-    server.remove()
 
 
 def arguments(pid: int) -> str:
@@ -222,7 +230,7 @@ async def test_a_cluster_stays_where_it_is_when_its_folder_moves(postgres: Embed
     await moved.start()
     assert await ask(moved, "SELECT n FROM kept") == 7
     await moved.stop()
-    moved.remove()
+    moved.dir.rename(postgres.dir)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand its programs to another user")

@@ -89,8 +89,7 @@ def signal_pid(pid: int, sig: signal.Signals) -> None:
         return
 
 
-# A wait written once for both worlds: it yields while the condition does not hold, and ends with whether it came true.
-Wait = Iterator[None]
+# Steps that wait are generators, written once for both worlds: they yield while there is nothing to do but wait.
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> Iterator[None]:

@@ -1,10 +1,8 @@
 """The embedded Postgres: PG 18 with pgvector, small for an edge box, fsync on, on loopback with a password."""
 
-import contextlib
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,14 +10,13 @@ from typing import IO
 from urllib.parse import quote
 
 from anneal_runtime import children
+from anneal_runtime.embedded_leftover import STOP, end_leftover, pid_file
 from anneal_runtime.embedded_place import Place, find_place, remove
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 ROLE = "anneal"
 DATABASE = "anneal"
 _START_S = 60.0
-# SIGINT: fast shutdown (roll back, checkpoint, exit); SIGQUIT: leave at once, recover at the next start.
-_STOP = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))
 _MAX_LOG = 4 << 20
 _MARK_FILE = "anneal-token.sha256"
 
@@ -138,7 +135,7 @@ class EmbeddedPostgres:
         lock = children.FolderLock(place.data.parent)
         lock.take()
         self._lock = lock
-        yield from _end_leftover(place.data)
+        yield from end_leftover(place.data)
         children.require_free_port(self.port, "Postgres")
         if not (place.data / _MARK_FILE).exists():
             yield from self._make(place)
@@ -154,7 +151,7 @@ class EmbeddedPostgres:
 
     def _stopping(self) -> Iterator[None]:
         if self._child is not None:
-            yield from children.stop_child(self._child, _STOP)
+            yield from children.stop_child(self._child, STOP)
             self._child = None
         if self._lock is not None:
             self._lock.release()
@@ -236,7 +233,7 @@ class EmbeddedPostgres:
         assert self._child is not None
         if self._child.poll() is not None:
             raise Unavailable(f"Postgres ended with {self._child.returncode}:\n{self._last_words()}")
-        lines = _pid_file(self.data)
+        lines = pid_file(self.data)
         return len(lines) > 7 and lines[0] == str(self._child.pid) and lines[7].strip() == "ready"
 
     def _log(self) -> IO[bytes]:
@@ -256,51 +253,3 @@ def _env() -> dict[str, str]:
 def _literal(text: str) -> str:
     """An SQL string."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _pid_file(data: Path) -> list[str]:
-    try:
-        return (data / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-
-
-def _end_leftover(data: Path) -> Iterator[None]:
-    """Ends what is left of a server whose parent died. The folder's lock is ours, so no living owner wants it.
-
-    postmaster.pid is the server's own guard against a second one on the same data: it is removed only when no process
-    works in the folder and the file names somebody else's process, or a dead one that nobody has reaped yet.
-    """
-    pid = _named(data)
-    for sig, seconds in (*_STOP, (signal.SIGKILL, 5.0)):
-        left = _working_in(data)
-        if not left:
-            break
-        for one in [pid] if pid in left else left:
-            children.signal_pid(one, sig)
-        with contextlib.suppress(TimeoutError):
-            yield from children.wait_for(lambda: not _working_in(data), seconds)
-    if _working_in(data):
-        raise FailedPrecondition(f"processes left over from before do not end: {_working_in(data)}", field="dir")
-    if pid and Path(f"/proc/{pid}").exists():
-        (data / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _named(data: Path) -> int:
-    """The process that postmaster.pid names; 0: none."""
-    lines = _pid_file(data)
-    return int(lines[0]) if lines and lines[0].strip().isdigit() else 0
-
-
-def _working_in(data: Path) -> list[int]:
-    """Living processes whose working folder is the cluster's: the server and its backends, and nothing else."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                here = os.readlink(entry / "cwd")
-            except OSError:
-                continue
-            if here == str(data.resolve()) and children.alive(int(entry.name)):
-                found.append(int(entry.name))
-    return found

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from anneal.checkpoint.v1 import checkpoint_pb2 as pb
-from anneal_runtime.errors import FailedPrecondition, TargetUnreachable, Unavailable
+from anneal_runtime.errors import TargetUnreachable, Unavailable
+from anneal_runtime.testing import eventually
 from google.protobuf.duration_pb2 import Duration
 
 from tests.e2e.checkpoint.conftest import Machine, Process, Stub
@@ -105,14 +106,22 @@ async def test_a_service_killed_in_a_restore_completes_it_after_its_restart(
             await stub.Restore(restore(run_id, token, 0, key="k"))
         assert (await service.ended())[0] == -9
     async with process() as (service, stub):
-        effect = pb.Effect(run_id=run_id, item_id="i", attempt=1, action_hash="h", fencing_token=token)
-        with pytest.raises(FailedPrecondition, match="in the middle of a restore"):
-            await stub.BeginEffect(pb.BeginEffectRequest(idempotency_key="e", target="lab", effect=effect))
+        # By itself, without a call; this waits until the machine is up again.
+        await eventually(lambda: _reachable(stub), timeout=20)
+        assert await machine.sh("test ! -e /etc/broken") == 0
         answer = await stub.Restore(restore(run_id, token, 0, key="k"))
         assert answer.restored
         assert "/etc/broken" in answer.changed_paths
-        assert await machine.sh("test ! -e /etc/broken") == 0
         assert (await service.stop())[0] == 0
+
+
+async def _reachable(stub: Stub) -> bool:
+    """False while the machine is down, or is being restored by the service that has just started."""
+    try:
+        await stub.GetTarget(pb.GetTargetRequest(name="lab"))
+    except TargetUnreachable:
+        return False
+    return True
 
 
 async def test_a_machine_that_is_down_is_unreachable_and_named(process: Process, machine: Machine) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 from pathlib import Path
 
 import asyncpg
@@ -348,3 +349,43 @@ async def test_a_restore_that_failed_anywhere_is_carried_out_by_its_retry(
     assert answer.restored
     assert list(answer.changed_paths) == ["a"]
     assert read(driver) == ORIGINAL
+
+
+async def test_a_restore_that_a_dead_process_left_is_completed_when_a_service_starts(
+    serve: Serve, driver: FolderDriver
+) -> None:
+    async with serve() as stub:
+        await stub.AddTarget(pb.AddTargetRequest(idempotency_key="setup", target=lab_target()))
+        token = await acquire(stub, "run-1")
+        await stub.Snapshot(snapshot_request("run-1", token, 0))
+        await stub.BeginEffect(effect_request("run-1", token))
+        await stub.FinishEffect(pb.FinishEffectRequest(idempotency_key="e1", state="applied"))
+        for file in ("a", "b"):
+            write(driver, file, "broken")
+        driver.break_restore = True
+        with pytest.raises(Unavailable):
+            await stub.Restore(restore_request("run-1", token, 0, key="k"))
+    async with serve() as stub:
+        await eventually(lambda: read(driver) == ORIGINAL)
+        answer = await stub.Restore(restore_request("run-1", token, 0, key="k"))
+        assert answer.restored
+        assert list(answer.changed_paths) == ["a", "b"]
+        effects = (await stub.ListEffects(pb.ListEffectsRequest(run_id="run-1"))).effects
+        assert [e.state for e in effects] == ["undone"]
+    assert sum(c.startswith("restore") for c in driver.calls) == 2
+
+
+async def test_a_machine_that_was_reset_after_a_cut_off_restore_is_a_new_beginning(
+    stub: Stub, driver: FolderDriver
+) -> None:
+    token = await acquire(stub, "run-1")
+    await stub.Snapshot(snapshot_request("run-1", token, 0))
+    write(driver, "b", "broken")
+    driver.break_restore = True
+    with pytest.raises(Unavailable):
+        await stub.Restore(restore_request("run-1", token, 0, key="k"))
+    await release(stub, "run-1", token)
+    shutil.rmtree(driver.base / "saved" / "m1")
+    second = await acquire(stub, "run-2")
+    await stub.Snapshot(snapshot_request("run-2", second, 0))
+    await stub.BeginEffect(effect_request("run-2", second))

@@ -5,7 +5,7 @@ import pytest
 from anneal_checkpoint.effects import NEXT, advance, same_change
 from anneal_checkpoint.leases import check_holder, next_token
 from anneal_checkpoint.model import DriverKind, Effect, EffectState, Lease, Snapshot, SnapshotState
-from anneal_checkpoint.operations import snapshot_name
+from anneal_checkpoint.orders import snapshot_name
 from anneal_checkpoint.retention import superfluous_after_run, superfluous_in_run
 from anneal_runtime.errors import FailedPrecondition, Leased, StaleToken
 from hypothesis import given

@@ -7,7 +7,8 @@ from anneal_checkpoint import wire
 from anneal_checkpoint.checks import check_target_name
 from anneal_checkpoint.effects import Effects
 from anneal_checkpoint.leases import Leases
-from anneal_checkpoint.operations import Operations, Order
+from anneal_checkpoint.operations import Operations
+from anneal_checkpoint.orders import Order
 from anneal_checkpoint.targets import Targets
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CheckpointService"].full_name

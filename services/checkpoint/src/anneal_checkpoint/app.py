@@ -71,6 +71,7 @@ class CheckpointApp:
         return self._server.port if self._server else 0
 
     async def start(self) -> None:
+        self._operations.start()
         self._sweeper.start()
         self._server = await serve(
             listen=self._settings.listen,

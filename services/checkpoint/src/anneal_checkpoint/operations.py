@@ -4,28 +4,25 @@
 2. The driver does the work while this process holds the target's lease row: nobody can take the target over meanwhile.
 3. The end is recorded. A repeated key gets the recorded answer; a key whose process died is carried out again, which is
    safe because both operations make a whole state anew.
-A restore that began and has no end leaves a target that nobody may build on: the next snapshot or restore of the target
-completes it first, and no effect may begin. Work under way goes on when its caller stops waiting.
+A restore that began and has no end leaves a target that nobody may build on: the next start of a service completes it,
+or the next snapshot or restore of the target does so first, and until then no effect may begin. Work under way goes on
+when its caller stops waiting.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
-from anneal_contracts.canonical import digest, sha256_hex
-from anneal_runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+from anneal_contracts.canonical import digest
+from anneal_runtime.errors import FailedPrecondition, NotFound
 from anneal_runtime.faults import declare, faultpoint
 from anneal_runtime.telemetry import tracer
 
-from anneal_checkpoint.checks import check_generation, check_key, check_run_id
-from anneal_checkpoint.drivers.base import Driver
-from anneal_checkpoint.errors import missing_target
 from anneal_checkpoint.leases import check_holder
 from anneal_checkpoint.model import (
-    DriverKind,
     Operation,
     OperationKind,
     OperationState,
@@ -33,6 +30,7 @@ from anneal_checkpoint.model import (
     SnapshotState,
     Target,
 )
+from anneal_checkpoint.orders import Drivers, Order, intend, kept_state, snapshot_target
 from anneal_checkpoint.retention import trim_run
 from anneal_checkpoint.store import Store, Tx
 
@@ -48,29 +46,13 @@ AFTER_RESTORE = declare("checkpoint.after_restore")
 _GLOBS_MAX = 500
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """Who asks for a snapshot or restore of what."""
-
-    key: str
-    target: str
-    run_id: str
-    token: int
-    generation: int
-
-
-def snapshot_name(run_id: str, generation: int) -> str:
-    """Name of a generation at its driver: short, and the same for the same run whatever its id looks like."""
-    return f"{sha256_hex(run_id.encode())[:12]}-{generation}"
-
-
 class Operations:
     """Carries operations out. keep: generations of a run beside 0; max_paths: changed paths in an answer."""
 
     def __init__(
         self,
         store: Store,
-        drivers: Mapping[DriverKind, Driver],
+        drivers: Drivers,
         *,
         keep: int,
         max_paths: int,
@@ -84,6 +66,7 @@ class Operations:
         self._slots = asyncio.Semaphore(at_once)
         self._wake_sweeper = wake_sweeper
         self._running: dict[str, asyncio.Task[Operation]] = {}
+        self._recovery: asyncio.Task[None] | None = None
 
     async def snapshot(self, order: Order) -> Operation:
         """Saves the target as a new generation. Raises StaleToken, FailedPrecondition, AlreadyExists, Unavailable."""
@@ -105,10 +88,26 @@ class Operations:
             return operation
         return await self._carried(operation.key, self._bring_back(order, force, volatile))
 
+    def start(self) -> None:
+        """Completes in the background what a dead process left half done: its run may never come back."""
+        self._recovery = asyncio.create_task(self._recover(), name="recovery")
+
     async def close(self) -> None:
         """Waits for what is under way."""
-        if self._running:
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
+        under_way = [*self._running.values(), *([self._recovery] if self._recovery else [])]
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _recover(self) -> None:
+        async with self._store.transaction() as tx:
+            names = await tx.half_restored()
+        for name in names:
+            try:
+                async with self._slots, self._store.transaction() as tx:
+                    await tx.lock_lease(name)
+                    await self._complete_restore(tx, await snapshot_target(tx, name, self._drivers))
+            except Exception:
+                # The record stays, and with it the refusal to build on the target.
+                log.exception("a restore that was cut off could not be completed", extra={"target": name})
 
     async def _carried(self, key: str, work: Coroutine[Any, Any, Operation]) -> Operation:
         """Runs work in a task of its own; a second caller with the same key waits for the same task."""
@@ -127,74 +126,11 @@ class Operations:
             # Its caller may have gone; the record stays unfinished, so that a retry carries it out.
             log.warning("operation failed", extra={"key": key, "error": str(task.exception())})
 
-    # --- intent ------------------------------------------------------------------------------------------------------
-
     async def _intend(self, order: Order, kind: OperationKind, request_hash: str) -> Operation:
-        """Records the intent, or finds the record of an earlier try."""
-        check_key(order.key)
-        check_run_id(order.run_id)
-        check_generation(order.generation)
         async with self._store.transaction() as tx:
-            target = await self._snapshot_target(tx, order.target)
-            # Locked before the record is read: an operation under way ends first.
-            lease = await tx.lock_lease(order.target)
-            known = await tx.operation(order.key)
-            if known is not None and known.request_hash != request_hash:
-                raise AlreadyExists("this key belongs to another request", field="idempotency_key")
-            if known is not None and known.state is OperationState.DONE:
-                return known
-            check_holder(lease, order.run_id, order.token)
-            if kind is OperationKind.SNAPSHOT:
-                await self._intend_generation(tx, order, target, retry=known is not None)
-            else:
-                await _kept(tx, order, target)
-            if known is None:
-                known = Operation(
-                    key=order.key,
-                    kind=kind,
-                    target=order.target,
-                    run_id=order.run_id,
-                    generation=order.generation,
-                    request_hash=request_hash,
-                )
-                await tx.insert_operation(known)
+            operation = await intend(tx, order, kind, request_hash, self._drivers)
         await faultpoint(AFTER_INTENT)
-        return known
-
-    async def _snapshot_target(self, tx: Tx, name: str) -> Target:
-        target = await tx.target(name)
-        if target is None:
-            raise missing_target(name)
-        if not self._drivers[target.driver].can_snapshot:
-            raise FailedPrecondition(
-                f"target {name} (driver {target.driver}) has no snapshots: "
-                "only fixes with a scripted undo may run on it",
-                field="target",
-            )
-        return target
-
-    async def _intend_generation(self, tx: Tx, order: Order, target: Target, *, retry: bool) -> None:
-        """A generation is taken once, and 0 first: what may be brought back is never overwritten."""
-        there = await tx.snapshot(order.target, order.run_id, order.generation)
-        if there is not None and there.state is not SnapshotState.TAKING and not retry:
-            raise AlreadyExists(
-                f"generation {order.generation} of run {order.run_id} was taken before", field="generation"
-            )
-        if order.generation > 0:
-            first = await tx.snapshot(order.target, order.run_id, 0)
-            if first is None or first.state is not SnapshotState.KEPT:
-                raise FailedPrecondition(f"run {order.run_id} has no generation 0 to build on", field="generation")
-        await tx.save_snapshot(
-            Snapshot(
-                name=snapshot_name(order.run_id, order.generation),
-                target=order.target,
-                driver=target.driver,
-                machine=target.machine,
-                run_id=order.run_id,
-                generation=order.generation,
-                state=SnapshotState.TAKING,
-            )
-        )
+        return operation
 
     # --- work --------------------------------------------------------------------------------------------------------
 
@@ -203,14 +139,15 @@ class Operations:
             done = await self._held(tx, order)
             if done is not None:
                 return done
-            target = await self._snapshot_target(tx, order.target)
+            target = await snapshot_target(tx, order.target, self._drivers)
             snapshot = await tx.snapshot(order.target, order.run_id, order.generation)
             if snapshot is None:
                 raise FailedPrecondition(f"generation {order.generation} was dropped meanwhile", field="generation")
             await self._complete_restore(tx, target)
             await faultpoint(BEFORE_SNAPSHOT)
             began = time.monotonic()
-            with _tracer.start_as_current_span("checkpoint.snapshot", attributes=_attributes(order)):
+            attributes = _attributes(order.target, order.run_id, order.generation)
+            with _tracer.start_as_current_span("checkpoint.snapshot", attributes=attributes):
                 await self._drivers[snapshot.driver].snapshot(snapshot.machine, snapshot.name)
             took_s = time.monotonic() - began
             await faultpoint(AFTER_SNAPSHOT)
@@ -223,8 +160,8 @@ class Operations:
             done = await self._held(tx, order)
             if done is not None:
                 return done
-            target = await self._snapshot_target(tx, order.target)
-            snapshot = await _kept(tx, order, target)
+            target = await snapshot_target(tx, order.target, self._drivers)
+            snapshot = await kept_state(tx, order, target)
             driver = self._drivers[snapshot.driver]
             began = time.monotonic()
             # Where an earlier restore was cut off, a comparison would be of two halves: bring it back without asking.
@@ -235,15 +172,19 @@ class Operations:
                 await self._started(order.key, changed)
             elif force:
                 await self._started(order.key, ())
-            await faultpoint(BEFORE_RESTORE)
-            with _tracer.start_as_current_span("checkpoint.restore", attributes=_attributes(order)):
-                await driver.restore(snapshot.machine, snapshot.name)
-            took_s = time.monotonic() - began
-            await faultpoint(AFTER_RESTORE)
-            if snapshot.taken_at is not None:
-                await tx.undo_effects(order.target, order.run_id, snapshot.taken_at)
-            await tx.finish_restores(order.target)
-            return await _finish(tx, order.key, restored=True, took_s=took_s)
+            await self._put_back(tx, snapshot)
+            return await _finish(tx, order.key, restored=True, took_s=time.monotonic() - began)
+
+    async def _put_back(self, tx: Tx, snapshot: Snapshot) -> None:
+        """The one place where a target goes back; tx holds its lease row."""
+        await faultpoint(BEFORE_RESTORE)
+        attributes = _attributes(snapshot.target, snapshot.run_id, snapshot.generation)
+        with _tracer.start_as_current_span("checkpoint.restore", attributes=attributes):
+            await self._drivers[snapshot.driver].restore(snapshot.machine, snapshot.name)
+        await faultpoint(AFTER_RESTORE)
+        if snapshot.taken_at is not None:
+            await tx.undo_effects(snapshot.target, snapshot.run_id, snapshot.taken_at)
+        await tx.finish_restores(snapshot.target)
 
     async def _held(self, tx: Tx, order: Order) -> Operation | None:
         """Holds the lease row from here on. Gives the record where another process has carried the order out."""
@@ -262,26 +203,16 @@ class Operations:
         unfinished = await tx.unfinished_restore(target.name)
         if unfinished is None:
             return
+        log.warning("completing a restore that was cut off", extra={"target": target.name, "key": unfinished.key})
         snapshot = await tx.snapshot(target.name, unfinished.run_id, unfinished.generation)
-        if snapshot is None or snapshot.machine != target.machine:
-            raise FailedPrecondition(
-                f"a restore of target {target.name} was cut off and its saved state is gone; reset the machine",
-                field="target",
-            )
-        log.warning("completing a restore that was cut off", extra={"target": target.name, "snapshot": snapshot.name})
-        await self._drivers[snapshot.driver].restore(snapshot.machine, snapshot.name)
-        await tx.finish_restores(target.name)
-
-
-async def _kept(tx: Tx, order: Order, target: Target) -> Snapshot:
-    """The saved state an order names. Raises NotFound where it was never whole or is no longer kept."""
-    snapshot = await tx.snapshot(order.target, order.run_id, order.generation)
-    if snapshot is None or snapshot.state is not SnapshotState.KEPT or snapshot.machine != target.machine:
-        raise NotFound(
-            f"run {order.run_id} has no saved generation {order.generation} of target {order.target}",
-            field="generation",
-        )
-    return snapshot
+        try:
+            if snapshot is None or snapshot.machine != target.machine:
+                raise NotFound("the saved state is of another machine", field="generation")
+            await self._put_back(tx, snapshot)
+        except NotFound as e:
+            # Only a person who resets or replaces a machine takes its saved states away: that is the new beginning.
+            log.warning("the machine was reset since", extra={"target": target.name, "error": str(e)})
+            await tx.finish_restores(target.name)
 
 
 async def _finish(tx: Tx, key: str, *, restored: bool, took_s: float) -> Operation:
@@ -291,5 +222,5 @@ async def _finish(tx: Tx, key: str, *, restored: bool, took_s: float) -> Operati
     return operation
 
 
-def _attributes(order: Order) -> dict[str, str | int]:
-    return {"anneal.target": order.target, "anneal.run_id": order.run_id, "anneal.generation": order.generation}
+def _attributes(target: str, run_id: str, generation: int) -> dict[str, str | int]:
+    return {"anneal.target": target, "anneal.run_id": run_id, "anneal.generation": generation}

@@ -55,6 +55,10 @@ class Tx(Protocol):
         """The newest restore that began to change the target and has no end."""
         ...
 
+    async def half_restored(self) -> Sequence[str]:
+        """Names of the targets that have an unfinished restore."""
+        ...
+
     async def finish_restores(self, target: str) -> None:
         """Marks every unfinished restore of the target as done: a later one has brought it to a known state."""
         ...

@@ -163,6 +163,10 @@ class PostgresTx:
         )
         return None if row is None else _operation(row)
 
+    async def half_restored(self) -> Sequence[str]:
+        rows = await self._conn.fetch("SELECT DISTINCT target FROM operations WHERE state = 'started' ORDER BY target")
+        return [r["target"] for r in rows]
+
     async def finish_restores(self, target: str) -> None:
         await self._conn.execute(
             "UPDATE operations SET state = 'done', restored = true, finished_at = clock_timestamp()"

@@ -41,7 +41,7 @@ class NspawnDriver:
     async def reach(self, target: Target) -> Reach:
         """Waits while a restore is under way, so that the answer holds."""
 
-        def broken(e: LabError) -> AnnealError:
+        def broken(e: Exception) -> AnnealError:
             return TargetUnreachable(f"lab machine {target.machine}: {e}", field="target")
 
         access = await self._in_row(target.machine, lambda: self._lab.access(target.machine), broken)
@@ -82,19 +82,19 @@ class NspawnDriver:
         if name not in self._lab.status(machine).generations:
             raise NotFound(f"lab machine {machine} has no saved state {name}: was it reset?", field="generation")
 
-    async def _in_row(self, machine: str, call: Callable[[], T], wrong: Callable[[LabError], AnnealError]) -> T:
+    async def _in_row(self, machine: str, call: Callable[[], T], wrong: Callable[[Exception], AnnealError]) -> T:
         """Runs call in a thread while no other call for the machine runs, also when the caller stops waiting."""
         async with self._rows[machine]:
             thread = asyncio.create_task(asyncio.to_thread(call))
             try:
                 return await asyncio.shield(thread)
             except asyncio.CancelledError:
-                # A thread cannot be stopped: the row stays taken until it has ended.
-                await asyncio.wait({thread})
+                # A thread cannot be stopped: the row stays taken until it has ended, well or not.
+                await asyncio.gather(thread, return_exceptions=True)
                 raise
-            except LabError as e:
+            except (LabError, OSError) as e:
                 raise wrong(e) from e
 
 
-def _failed(what: str, machine: str, name: str) -> Callable[[LabError], AnnealError]:
+def _failed(what: str, machine: str, name: str) -> Callable[[Exception], AnnealError]:
     return lambda e: Unavailable(f"{what} of lab machine {machine}, state {name}, failed: {e}", field="target")

@@ -1,0 +1,118 @@
+"""Orders for snapshots and restores: what is checked and recorded before anything outside the database happens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from anneal_contracts.canonical import sha256_hex
+from anneal_runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+
+from anneal_checkpoint.checks import check_generation, check_key, check_run_id
+from anneal_checkpoint.drivers.base import Driver
+from anneal_checkpoint.errors import missing_target
+from anneal_checkpoint.leases import check_holder
+from anneal_checkpoint.model import (
+    DriverKind,
+    Operation,
+    OperationKind,
+    OperationState,
+    Snapshot,
+    SnapshotState,
+    Target,
+)
+from anneal_checkpoint.store import Tx
+
+Drivers = Mapping[DriverKind, Driver]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Who asks for a snapshot or restore of what."""
+
+    key: str
+    target: str
+    run_id: str
+    token: int
+    generation: int
+
+
+def snapshot_name(run_id: str, generation: int) -> str:
+    """Name of a generation at its driver: short, and the same for the same run whatever its id looks like."""
+    return f"{sha256_hex(run_id.encode())[:12]}-{generation}"
+
+
+async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, drivers: Drivers) -> Operation:
+    """Records the intent, or finds the record of an earlier try. Holds the lease row until the transaction's end."""
+    check_key(order.key)
+    check_run_id(order.run_id)
+    check_generation(order.generation)
+    target = await snapshot_target(tx, order.target, drivers)
+    # Locked before the record is read: an operation under way ends first.
+    lease = await tx.lock_lease(order.target)
+    known = await tx.operation(order.key)
+    if known is not None and known.request_hash != request_hash:
+        raise AlreadyExists("this key belongs to another request", field="idempotency_key")
+    if known is not None and known.state is OperationState.DONE:
+        return known
+    check_holder(lease, order.run_id, order.token)
+    if kind is OperationKind.SNAPSHOT:
+        await _intend_generation(tx, order, target, retry=known is not None)
+    else:
+        await kept_state(tx, order, target)
+    if known is not None:
+        return known
+    operation = Operation(
+        key=order.key,
+        kind=kind,
+        target=order.target,
+        run_id=order.run_id,
+        generation=order.generation,
+        request_hash=request_hash,
+    )
+    await tx.insert_operation(operation)
+    return operation
+
+
+async def snapshot_target(tx: Tx, name: str, drivers: Drivers) -> Target:
+    """The target, where its driver can save states. Raises NotFound, FailedPrecondition."""
+    target = await tx.target(name)
+    if target is None:
+        raise missing_target(name)
+    if not drivers[target.driver].can_snapshot:
+        raise FailedPrecondition(
+            f"target {name} (driver {target.driver}) has no snapshots: only fixes with a scripted undo may run on it",
+            field="target",
+        )
+    return target
+
+
+async def kept_state(tx: Tx, order: Order, target: Target) -> Snapshot:
+    """The saved state an order names. Raises NotFound where it was never whole or is no longer kept."""
+    snapshot = await tx.snapshot(order.target, order.run_id, order.generation)
+    if snapshot is None or snapshot.state is not SnapshotState.KEPT or snapshot.machine != target.machine:
+        raise NotFound(
+            f"run {order.run_id} has no saved generation {order.generation} of target {order.target}",
+            field="generation",
+        )
+    return snapshot
+
+
+async def _intend_generation(tx: Tx, order: Order, target: Target, *, retry: bool) -> None:
+    """A generation is taken once, and 0 first: what may be brought back is never overwritten."""
+    there = await tx.snapshot(order.target, order.run_id, order.generation)
+    if there is not None and there.state is not SnapshotState.TAKING and not retry:
+        raise AlreadyExists(f"generation {order.generation} of run {order.run_id} was taken before", field="generation")
+    if order.generation > 0:
+        first = await tx.snapshot(order.target, order.run_id, 0)
+        if first is None or first.state is not SnapshotState.KEPT:
+            raise FailedPrecondition(f"run {order.run_id} has no generation 0 to build on", field="generation")
+    await tx.save_snapshot(
+        Snapshot(
+            name=snapshot_name(order.run_id, order.generation),
+            target=order.target,
+            driver=target.driver,
+            machine=target.machine,
+            run_id=order.run_id,
+            generation=order.generation,
+            state=SnapshotState.TAKING,
+        )
+    )

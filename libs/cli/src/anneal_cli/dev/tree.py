@@ -190,18 +190,18 @@ class Tree:
         answers = await asyncio.gather(*(is_serving(self._plan.address(name)) for name in SERVICES))
         return dict(zip(SERVICES, answers, strict=True))
 
-    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+    async def stop(self) -> None:
         """Ends the services at once, then what they stand on, newest first. Leaves no process."""
         self._stopping.set()
         services = [part for name, part in self._parts.items() if name in SERVICES]
         below = [part for name, part in reversed(self._parts.items()) if name not in SERVICES]
-        await asyncio.gather(*(self._end(part, grace_s) for part in services))
+        await asyncio.gather(*(self._end(part) for part in services))
         for part in below:
-            await self._end(part, grace_s)
+            await self._end(part)
 
-    async def _end(self, part: Part, grace_s: float) -> None:
+    async def _end(self, part: Part) -> None:
         if part.running is not None:
-            await part.running.stop(grace_s)
+            await part.running.stop(STOP_GRACE_S)
         # Its keeper may be in the middle of a restart: it ends what it started.
         await asyncio.gather(self._keepers[part.name], return_exceptions=True)
         part.running = None

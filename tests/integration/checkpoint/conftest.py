@@ -2,12 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import asyncpg
 import grpc.aio
 import pytest
 import pytest_asyncio
@@ -17,8 +18,10 @@ from anneal_checkpoint.app import CheckpointApp
 from anneal_checkpoint.drivers.ssh import SshDriver
 from anneal_checkpoint.model import DriverKind, Reach, Target
 from anneal_checkpoint.settings import CheckpointSettings
+from anneal_runtime.embedded import EmbeddedPostgres
 from anneal_runtime.errors import InvalidArgument, NotFound, TargetUnreachable, Unavailable
 from anneal_runtime.rpc import channel
+from anneal_runtime.testing import fresh_dsn
 from google.protobuf.duration_pb2 import Duration
 
 if TYPE_CHECKING:
@@ -94,6 +97,24 @@ class FolderDriver:
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def one_database(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """A database for all tests of this folder: making one costs more than most of them."""
+    with asyncio.Runner() as runner:
+        context = fresh_dsn(postgres_server)
+        yield runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
+
+
+@pytest_asyncio.fixture
+async def postgres_dsn(one_database: str) -> AsyncIterator[str]:
+    """As fresh as a new database: the service's schema is gone after each test."""
+    yield one_database
+    conn = await asyncpg.connect(one_database)
+    await conn.execute("DROP SCHEMA IF EXISTS checkpoint CASCADE")
+    await conn.close()
 
 
 @pytest.fixture

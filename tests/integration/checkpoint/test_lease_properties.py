@@ -9,10 +9,8 @@ from anneal_checkpoint.leases import Leases
 from anneal_checkpoint.model import DriverKind
 from anneal_checkpoint.store_postgres import PostgresStore, open_database
 from anneal_checkpoint.targets import Targets
-from anneal_runtime.embedded import EmbeddedPostgres
 from anneal_runtime.errors import Leased, StaleToken
 from anneal_runtime.postgres import Database
-from anneal_runtime.testing import fresh_dsn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -129,13 +127,9 @@ async def play(database: Database, driver: Driver, steps: list[tuple[str, str]])
         await world.step(what, run)
 
 
-def test_there_is_never_a_second_holder_and_tokens_only_rise(
-    postgres_server: EmbeddedPostgres, driver: FolderDriver
-) -> None:
+def test_there_is_never_a_second_holder_and_tokens_only_rise(postgres_dsn: str, driver: FolderDriver) -> None:
     with asyncio.Runner() as runner:
-        context = fresh_dsn(postgres_server)
-        dsn = runner.run(context.__aenter__())
-        database = runner.run(open_database(dsn, max_size=4))
+        database = runner.run(open_database(postgres_dsn, max_size=4))
 
         @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
         @given(steps=st.lists(STEPS, min_size=1, max_size=15))
@@ -146,7 +140,6 @@ def test_there_is_never_a_second_holder_and_tokens_only_rise(
             check()
         finally:
             runner.run(database.close())
-            runner.run(context.__aexit__(None, None, None))
 
 
 async def test_the_database_refuses_a_lease_row_that_is_half_held(postgres_dsn: str) -> None:

@@ -1,9 +1,11 @@
 """A running memory service on a real database."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from anneal.memory.v1 import memory_pb2 as pb
@@ -11,7 +13,9 @@ from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
 from anneal_contracts.canonical import digest
 from anneal_memory.app import MemoryApp
 from anneal_memory.settings import MemorySettings
+from anneal_runtime.embedded import EmbeddedPostgres
 from anneal_runtime.rpc import channel
+from anneal_runtime.testing import fresh_dsn
 
 if TYPE_CHECKING:
     # The generated asynchronous view of the stub exists for the type checker alone.
@@ -23,6 +27,24 @@ else:
 
 Serve = Callable[..., AbstractAsyncContextManager[Stub]]
 EL9 = "redhat-9.2 scap-0.1.65"
+
+
+@pytest.fixture(scope="session")
+def one_database(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """A database for all tests of this folder: making one costs more than most of them."""
+    with asyncio.Runner() as runner:
+        context = fresh_dsn(postgres_server)
+        yield runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
+
+
+@pytest_asyncio.fixture
+async def postgres_dsn(one_database: str) -> AsyncIterator[str]:
+    """As fresh as a new database: the service's schema is gone after each test."""
+    yield one_database
+    conn = await asyncpg.connect(one_database)
+    await conn.execute("DROP SCHEMA IF EXISTS memory CASCADE")
+    await conn.close()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ async def test_it_serves_says_so_describes_itself_and_ends_cleanly(postgres_dsn:
         described = reflection_pb2_grpc.ServerReflectionStub(service.wire).ServerReflectionInfo(iter([ask]))
         names = [s.name async for reply in described for s in reply.list_services_response.service]
         assert SERVICE in names
-        assert service.rss_mb() < 110
+        assert service.rss_mb() < 90
         code, stderr = await service.stop()
     assert code == 0
     assert '"level": "ERROR"' not in stderr

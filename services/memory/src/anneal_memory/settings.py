@@ -56,5 +56,5 @@ class MemorySettings(ServiceSettings):
         default=2_000,
         ge=1,
         le=20_000,
-        description="Outcomes in one Record and items in one Recall; a full STIG has 497.",
+        description="Outcomes in one Record and items in one Recall; the largest profile known has 497.",
     )

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import psutil
-
 from anneal_cli.dev.logs import parse, short
+from anneal_cli.dev.state import session_members
 
 # The kernel kills the child when we die, however we die; the shell closes the gap before it was told to.
 _BOUND = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" || exit 1; exec "$@"')
@@ -93,19 +92,8 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
                 await self._process.wait()
-        for pid in _session(self.pid):
+        for pid in session_members(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
-
-
-def _session(leader: int) -> list[int]:
-    """Who is still in the session that the child began. A helper with a session of its own (a machine of the lab that a
-    restore has booted) was meant to go on."""
-    found = []
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == leader:
-                found.append(pid)
-    return found

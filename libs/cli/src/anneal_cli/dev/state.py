@@ -4,9 +4,11 @@ The kernel's lock on dev.lock decides who runs; dev.json (pid, start time, ports
 A process is known by pid and start time together: a pid alone may have been used again.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +67,19 @@ def is_alive(pid: int, started: float) -> bool:
     return found is not None and abs(found - started) < 1.0
 
 
+def session_members(leader: int) -> list[int]:
+    """Who is in the session that the process began, itself included.
+
+    A helper with a session of its own (a machine of the lab that a restore has booted) was meant to go on.
+    """
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found
+
+
 def read_state(home: Home) -> DevState | None:
     """The state of the running `anneal dev`; None where none runs (a dead one's file counts as none)."""
     state = _stored(home)
@@ -119,12 +134,22 @@ class Lock:
         os.close(self._fd)
 
     def _end_leftovers(self) -> tuple[str, ...]:
-        """Ends children of a predecessor that was killed, should any have outlived it."""
+        """Ends what outlived a predecessor that was killed: its children, and the helpers in their sessions."""
         stored = _stored(self._home)
-        left = [child for child in stored.children if is_alive(child.pid, child.started)] if stored else []
-        for child in left:
-            psutil.Process(child.pid).kill()
+        left = {child.name: _leftovers(child) for child in (stored.children if stored else ())}
+        pids = [pid for members in left.values() for pid in members]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 5
-        while any(is_alive(child.pid, child.started) for child in left) and time.monotonic() < deadline:
+        while any(start_time(pid) for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.02)
-        return tuple(child.name for child in left)
+        return tuple(name for name, members in left.items() if members)
+
+
+def _leftovers(child: ChildInfo) -> list[int]:
+    """The living members of the child's session; none where its pid has become somebody else's."""
+    taken_over = start_time(child.pid) is not None and not is_alive(child.pid, child.started)
+    members = [] if taken_over else session_members(child.pid)
+    alone = [child.pid] if is_alive(child.pid, child.started) else []
+    return [pid for pid in {*members, *alone} if start_time(pid) is not None]

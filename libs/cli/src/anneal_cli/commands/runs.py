@@ -22,7 +22,9 @@ FORMATS = {".html": "html", ".json": "json", ".jsonl": "jsonl", ".arf.xml": "arf
 
 
 @click.command()
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, metavar="N", help="How many."
+)
 @gateway_option
 @json_option
 @click.pass_obj

@@ -27,6 +27,7 @@ STOP_TIMEOUT_S = 45.0
     type=click.IntRange(1024, 65400),
     default=DEFAULT_BASE,
     envvar="ANNEAL_PORT_BASE",
+    metavar="N",
     show_default=True,
     help="First port; the parts listen at fixed distances from it.",
 )
@@ -66,6 +67,7 @@ STOP_TIMEOUT_S = 45.0
     default="INFO",
     envvar="ANNEAL_LOG_LEVEL",
     show_default=True,
+    help="Least level that the services log.",
 )
 @click.option("--service", "only", default=None, metavar="NAME", help="Show only this part's log lines on the console.")
 @click.option("--report-fd", type=int, default=-1, hidden=True)
@@ -270,7 +272,13 @@ def _print_status(found: list[Any], sums: dict[str, float]) -> None:
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 100_000), default=50, show_default=True, help="How many of the last lines."
+    "-n",
+    "--lines",
+    type=click.IntRange(0, 100_000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="How many of the last lines.",
 )
 @json_option
 @click.pass_obj

@@ -1,7 +1,9 @@
 """The bus on a real NATS: at least once, in time, and never lost to a restart."""
 
 import asyncio
+import os
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -255,6 +257,19 @@ async def test_work_goes_on_after_a_restart_of_nats(bus: Bus, nats_server: Embed
     await eventually(published)
     await eventually(work.got(b"before", b"after"))
     assert await eventually_left(bus, 0)
+
+
+async def test_an_idle_consumer_goes_on_after_kill_9_of_nats(bus: Bus, nats_server: EmbeddedNats) -> None:
+    work = Work()
+    await consume(bus, work)
+    await asyncio.sleep(0.05)
+    os.kill(nats_server.pid, signal.SIGKILL)
+    await eventually(lambda: not nats_server.pid)
+    await nats_server.stop()
+    await nats_server.start()
+    await eventually(lambda: bus._nc.is_connected)
+    await bus.publish(SUBJECT, b"x", msg_id="m1")
+    await eventually(work.got(b"x"), timeout=3)
 
 
 async def test_work_goes_on_when_nats_lost_its_whole_store(bus: Bus, nats_server: EmbeddedNats) -> None:

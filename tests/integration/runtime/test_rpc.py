@@ -66,7 +66,9 @@ class Echo:
                 await self._slow()
             case b"onward":
                 assert self.onward is not None
-                return bytes(await method(self.onward, "say")(b"slow", timeout=60))
+                return bytes(await method(self.onward, "say")(b"remaining", timeout=60))
+            case b"remaining":
+                return str(context.time_remaining()).encode()
             case b"abort":
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "plain gRPC")
         return request
@@ -273,13 +275,8 @@ async def test_the_default_deadline_of_a_channel_holds(server: RpcServer) -> Non
 
 async def test_a_call_made_on_behalf_of_another_does_not_outlive_it(channel: grpc.aio.Channel, echo: Echo) -> None:
     echo.onward = channel
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    with pytest.raises(DeadlineExceeded):
-        await method(channel, "say")(b"onward", timeout=0.2)
-    async with asyncio.timeout(2):
-        await echo.cancelled.wait()
-    assert loop.time() - begun < 2
+    remaining = float(await method(channel, "say")(b"onward", timeout=5))
+    assert 0 < remaining <= 5
 
 
 async def test_cancelling_the_caller_cancels_the_server(channel: grpc.aio.Channel, echo: Echo) -> None:

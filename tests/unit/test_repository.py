@@ -37,6 +37,7 @@ TRADE_EXEMPT = {
     "libs/cli/src/anneal_cli/checkup.py": "anneal doctor looks for the programs that the lab and its skill need",
     "libs/cli/src/anneal_cli/commands/run.py": "help text: an example and the usual kind of tailoring file",
     "libs/cli/src/anneal_cli/commands/runs.py": "help text, and the file ending that chooses a skill's report format",
+    "libs/cli/src/anneal_cli/reference.py": "examples of the command reference",
     "libs/cli/src/anneal_cli/root.py": "help text: the first steps",
 }
 

@@ -71,7 +71,7 @@ def test_a_regressed_rule_is_marked_even_though_its_item_completed() -> None:
     run = sample_run()
     run.regressions[:] = [run.items[0].id]
     assert "✗" in rendered(run)
-    assert "regressed\u00a01" in rendered(run)
+    assert "regressed 1" in rendered(run)
 
 
 def test_the_activity_names_item_attempt_rung_and_step() -> None:

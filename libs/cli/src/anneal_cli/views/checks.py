@@ -18,4 +18,4 @@ def print_checks(out: Console, lines: Iterable[CheckLine]) -> None:
         line.overflow = "fold"
         out.print(line)
         if mend and not ok:
-            out.print(Padding(Text(f"mend: {mend}", style="cyan"), (0, 0, 0, 6)))
+            out.print(Padding(Text(f"mend: {mend}", style="cyan"), (0, 0, 0, 6), expand=False))

@@ -29,11 +29,11 @@ def _print_item(out: Console, item: Item, scripts: dict[str, str]) -> None:
     out.print(Text.assemble((item.id, "bold"), f"  {item.severity}  ", (item.title, "dim")))
     if not item.plan:
         reason = item.reason or "no script is known; a model or a person would have to write one"
-        out.print(Padding(Text(reason, style="yellow"), (0, 0, 0, 2)))
+        out.print(Padding(Text(reason, style="yellow"), (0, 0, 0, 2), expand=False))
     for number, action in enumerate(item.plan, start=1):
-        out.print(Padding(_headline(number, action), (0, 0, 0, 2)))
+        out.print(Padding(_headline(number, action), (0, 0, 0, 2), expand=False))
         if action.blob:
-            out.print(Padding(Text(scripts[action.blob].rstrip(), style="dim"), (0, 0, 0, 6)))
+            out.print(Padding(Text(scripts[action.blob].rstrip(), style="dim"), (0, 0, 0, 6), expand=False))
 
 
 def _headline(number: int, action: Action) -> Text:

@@ -97,13 +97,13 @@ def print_story(out: Console, run: Run, item: Item, scripts: Mapping[str, str]) 
     _print_end(out, run, item)
     if item.model_words:
         out.print("\nIn a model's words (no evidence, it may be wrong):", style="magenta")
-        out.print(Padding(Text(item.model_words, style="italic"), (0, 0, 0, 2)))
+        out.print(Padding(Text(item.model_words, style="italic"), (0, 0, 0, 2), expand=False))
 
 
 def _print_head(out: Console, item: Item, detail: Mapping[str, Any]) -> None:
     glyph, style = STATES.get(item.state, UNKNOWN_STATE)
     out.print(Text.assemble((f"{glyph} ", style), (item.id, "bold"), f"  {item.severity} severity, {item.category}"))
-    out.print(Padding(Text(item.title), (0, 0, 0, 2)))
+    out.print(Padding(Text(item.title), (0, 0, 0, 2), expand=False))
     for title, key in (("Why it matters", "rationale"), ("What is asked", "description")):
         if detail.get(key):
             _print_part(out, title, str(detail[key]).strip())
@@ -115,7 +115,7 @@ def _print_head(out: Console, item: Item, detail: Mapping[str, Any]) -> None:
 
 def _print_part(out: Console, title: str, text: str) -> None:
     out.print(f"\n{title}:", style="bold")
-    out.print(Padding(Text(_shortened(text)), (0, 0, 0, 2)))
+    out.print(Padding(Text(_shortened(text)), (0, 0, 0, 2), expand=False))
 
 
 def _print_attempt(out: Console, attempt: Attempt, scripts: Mapping[str, str]) -> None:
@@ -126,15 +126,17 @@ def _print_attempt(out: Console, attempt: Attempt, scripts: Mapping[str, str]) -
     )
     words = [f"“{action.title}” ({action.kind}, {action.mutability})."]
     words += [f"Policy: {action.policy}."] if action.policy else []
-    out.print(Padding(Text(" ".join(words)), (0, 0, 0, 2)))
+    out.print(Padding(Text(" ".join(words)), (0, 0, 0, 2), expand=False))
     if scripts.get(action.blob):
-        out.print(Padding(Text(_shortened(scripts[action.blob]), style="dim"), (0, 0, 0, 6)))
+        out.print(Padding(Text(_shortened(scripts[action.blob]), style="dim"), (0, 0, 0, 6), expand=False))
     if attempt.ending and attempt.ending != "refused":
-        out.print(Padding(Text(_came_of_it(attempt)), (0, 0, 0, 2)))
+        out.print(Padding(Text(_came_of_it(attempt)), (0, 0, 0, 2), expand=False))
     for title, text in (("It said", attempt.output), ("Evidence", attempt.evidence)):
         if text.strip():
-            out.print(Padding(Text.assemble((f"{title}: ", "bold"), _shortened(text.strip())), (0, 0, 0, 2)))
-    out.print(Padding(Text(_ENDINGS.get(attempt.ending, attempt.ending)), (0, 0, 0, 2)))
+            out.print(
+                Padding(Text.assemble((f"{title}: ", "bold"), _shortened(text.strip())), (0, 0, 0, 2), expand=False)
+            )
+    out.print(Padding(Text(_ENDINGS.get(attempt.ending, attempt.ending)), (0, 0, 0, 2), expand=False))
 
 
 def _came_of_it(attempt: Attempt) -> str:
@@ -155,7 +157,7 @@ def _print_untried(out: Console, run: Run, item: Item) -> None:
         word = f": {action.policy}" if action.policy else ""
         refused = "" if action.allowed else ", not allowed"
         line = f"{_RUNGS.get(action.source, action.source)}, “{action.title}” ({action.mutability}{refused}){word}"
-        out.print(Padding(Text(line), (0, 0, 0, 2)))
+        out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
 def _print_end(out: Console, run: Run, item: Item) -> None:

@@ -133,7 +133,7 @@ def _print_list(out: Console, title: str, lines: Sequence[str], style: str) -> N
     if lines:
         out.print(f"\n{title}", style=style, markup=False)
         for line in lines:
-            out.print(Padding(Text(line), (0, 0, 0, 2)))
+            out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
 def _print_items(out: Console, state: str, items: Sequence[Item]) -> None:
@@ -144,7 +144,7 @@ def _print_items(out: Console, state: str, items: Sequence[Item]) -> None:
     table = plain_table(("rule", False), ("severity", False), ("tries", True), ("reason", False))
     for item in items:
         table.add_row(Text(item.id), item.severity, str(item.attempts_made), Text(item.reason or "-"))
-    out.print(Padding(table, (0, 0, 0, 2)))
+    out.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
 def _print_hints(out: Console, run: Run) -> None:

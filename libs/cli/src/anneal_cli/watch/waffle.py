@@ -38,7 +38,7 @@ class Waffle:
         yield from cells(self.run, width, max(3, console.size.height - _OTHER_LINES), plain)
         yield Text()
         yield from (_fit(line, width, plain) for line in self._activity())
-        yield legend(self.run, plain)
+        yield from legend(self.run, width, plain)
         yield _fit(Text(counters(self.run)), width, plain)
 
     def _heading(self, width: int, plain: bool) -> Text:
@@ -142,16 +142,17 @@ def _shrunk(row: _Cells) -> _Cells:
     return [(f"{glyph}{sum(1 for cell in row if cell == (glyph, style))}", style) for glyph, style in kinds]
 
 
-def legend(run: Run, plain: bool) -> Text:
-    """Glyph, state and count of every state that occurs: the key and the tally in one."""
-    entries = [(*STATES[state], state, number) for state, number in tally(run).items()]
-    entries += [(*_REGRESSED, "regressed", len(run.regressions))] if run.regressions else []
-    text = Text()
-    for glyph, style, word, number in entries:
-        # No-break spaces keep glyph, word and number on one line.
-        entry = f"{_ASCII[glyph]} {word} {number}" if plain else f"{glyph}\u00a0{word}\u00a0{number}"
-        text.append("  " if text else "").append(entry, style=style)
-    return text
+def legend(run: Run, width: int, plain: bool) -> list[Text]:
+    """Glyph, state and count of every state that occurs: the key and the tally in one. No entry is broken."""
+    entries = [(*STATES[state], f"{state} {number}") for state, number in tally(run).items()]
+    entries += [(*_REGRESSED, f"regressed {len(run.regressions)}")] if run.regressions else []
+    lines = [Text()]
+    for glyph, style, words in entries:
+        entry = f"{_ASCII[glyph] if plain else glyph} {words}"
+        if lines[-1] and lines[-1].cell_len + 2 + len(entry) > width:
+            lines.append(Text())
+        lines[-1].append("  " if lines[-1] else "").append(entry, style=style)
+    return [_fit(line, width, plain) for line in lines]
 
 
 def counters(run: Run) -> str:

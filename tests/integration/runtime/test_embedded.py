@@ -222,6 +222,17 @@ async def test_backends_that_outlive_their_server_are_ended_before_the_next_star
     conn.terminate()
 
 
+async def test_a_living_server_that_nobody_owns_any_more_makes_way(postgres: EmbeddedPostgres) -> None:
+    abandoned = postgres.pid
+    assert postgres._lock is not None
+    postgres._lock.release()
+    heir = EmbeddedPostgres(postgres.dir, free_port(), TOKEN, durable=False)
+    await heir.start()
+    assert not children.alive(abandoned)
+    assert await ask(heir, "SELECT 1") == 1
+    await heir.stop()
+
+
 async def test_a_cluster_stays_where_it_is_when_its_folder_moves(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     await ask(postgres, "CREATE TABLE kept AS SELECT 7 AS n")
     await postgres.stop()

@@ -30,6 +30,6 @@ def doctor(home_dir: str | None, no_lab: bool, gateway: str | None, as_json: boo
     else:
         out = console()
         print_checks(out, [(c.name, c.ok, c.needed, c.detail, c.mend) for c in found])
-        words = f"{len(bad)} needed things are missing" if bad else "nothing needed is missing"
+        words = f"missing: {', '.join(check.name for check in bad)}" if bad else "nothing needed is missing"
         out.print(f"\n{words}", style="bold red" if bad else "bold green")
     return int(ExitCode.NOT_HELD if bad else ExitCode.OK)

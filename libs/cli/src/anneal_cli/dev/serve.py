@@ -117,6 +117,9 @@ class Server:
             await asyncio.gather(one("postgres", postgres), one("nats", nats))
         except AnnealError as e:
             raise CliError(message=e.message, field=e.field, hint="anneal doctor checks this machine") from e
+        except OSError as e:
+            hint = f"is {self._plan.home} whole and writable? a new data folder: anneal --home DIR dev"
+            raise CliError(message=f"the embedded servers cannot start: {e}", hint=hint) from e
         return postgres.dsn
 
     async def _start_model(self) -> Child:

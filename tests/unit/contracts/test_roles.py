@@ -99,3 +99,11 @@ def test_a_script_that_cannot_change_anything_is_no_action(script: str) -> None:
 @pytest.mark.parametrize("script", ["echo x > /etc/motd", "true && reboot", "echo $(rm x)", "exit 0; rm x", "set x; y"])
 def test_a_script_that_might_change_something_is_left_to_the_policy_gate(script: str) -> None:
     assert script_problem(script) == ""
+
+
+def test_plain_words_are_sentences_that_say_things_once() -> None:
+    good = "The rule still fails on this machine. The reason: it wants a file system of its own."
+    assert PLAIN_WORDS.parse(json.dumps({"words": good})).words == good
+    for bad in ("[1] [2] [3] [4] [5] [6] [7] [8] [9] [10].", "Too short.", "It failed. " + "The last was a fix. " * 4):
+        with pytest.raises(ContractError):
+            PLAIN_WORDS.parse(json.dumps({"words": bad.strip()}))

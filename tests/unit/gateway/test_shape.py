@@ -54,6 +54,14 @@ def test_a_schema_is_asked_for_as_the_server_knows_it(structured: str, expected:
     assert body["response_format"] is SCHEMA
 
 
+def test_a_grammar_forbids_free_white_space() -> None:
+    sent = shaped(_body(response_format=SCHEMA), _profile(quirks={"structured": "llguidance"}), ModelRole.WORKER)
+    head, _, schema = sent["grammar"].partition("%json ")
+    assert head == "%llguidance {}\nstart: "
+    assert json.loads(schema) == {"type": "object", "x-guidance": {"whitespace_flexible": False}}
+    assert "response_format" not in sent
+
+
 def test_thinking_is_switched_as_the_server_knows_it() -> None:
     roles = {"architect": {"thinking": True}}
     by_template = _profile(roles=roles, quirks={"thinking": "enable_thinking"})

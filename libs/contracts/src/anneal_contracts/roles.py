@@ -6,12 +6,13 @@ that is the policy gate's and the evaluator's word.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from anneal_contracts.work import Frozen
 
@@ -149,12 +150,23 @@ class Reflection(Frozen):
     certainty: Certainty = Field(description="How well the evidence supports the mechanism.")
 
 
+# Plain sentences and nothing else: decoders that know patterns keep a very small model on its feet with it.
+_PLAIN_SENTENCES = r"^[A-Z][A-Za-z0-9 ,;:()/.'_-]{30,320}\.$"
+
+
 class PlainWords(Frozen):
     """All that is asked of a model that may not judge: a summary for people."""
 
-    words: Annotated[str, Field(min_length=20, max_length=600)] = Field(
-        description="Two or three plain sentences for the operator."
-    )
+    words: str = Field(pattern=_PLAIN_SENTENCES, description="Two or three plain sentences for the operator.")
+
+    @field_validator("words")
+    @classmethod
+    def _says_things_once(cls, value: str) -> str:
+        words = re.findall(r"[a-z0-9]+", value.lower())
+        runs = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+        if runs and max(runs.values()) > 2:
+            raise ValueError("repeats itself; say each thing once")
+        return value
 
 
 Answer = TypeVar("Answer", bound=BaseModel)

@@ -54,11 +54,9 @@ class Circuit(Frozen):
 class Quirks(Frozen):
     """What this server needs beside the plain protocol."""
 
-    structured: Literal["json_schema", "json_object", "none"] = Field(
-        default="json_schema", description="How the server is told to constrain an answer to a schema."
-    )
-    compact_json: bool = Field(
-        default=False, description="llama.cpp's grammar engine: forbid free white space, which small models drown in."
+    structured: Literal["json_schema", "json_object", "llguidance", "none"] = Field(
+        default="json_schema",
+        description="How an answer is held to its schema. llguidance: a grammar (llama.cpp) without free white space.",
     )
     thinking: Literal["none", "enable_thinking", "reasoning_effort"] = Field(
         default="none",
@@ -124,10 +122,10 @@ EMBEDDED_PROFILE = Profile(
     may=May.NONE,
     context_tokens=4096,
     timeout_s=60.0,
-    roles={ModelRole.REFLECTOR: RoleSettings(temperature=0.3, max_tokens=160)},
+    roles={ModelRole.REFLECTOR: RoleSettings(temperature=0.0, max_tokens=160)},
     limits=Limits(calls_per_run=200, tokens_per_run=1_000_000),
     circuit=Circuit(failures=3, slow_call_s=45.0, open_s=10.0),
-    quirks=Quirks(compact_json=True),
+    quirks=Quirks(structured="llguidance"),
 )
 
 

@@ -1,5 +1,6 @@
 """From what a caller asks to what an upstream is sent: model and sampling of the role, and the server's quirks."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,14 +73,21 @@ def _structure(sent: dict[str, Any], profile: Profile) -> None:
     given = sent.get("response_format")
     if not isinstance(given, dict) or given.get("type") != "json_schema":
         return
-    if profile.quirks.structured == "none":
-        del sent["response_format"]
-    elif profile.quirks.structured == "json_object":
+    if profile.quirks.structured == "json_object":
         sent["response_format"] = {"type": "json_object"}
-    elif profile.quirks.compact_json:
-        inner = given.get("json_schema") or {}
-        schema = {**(inner.get("schema") or {}), "x-guidance": {"whitespace_flexible": False}}
-        sent["response_format"] = {"type": "json_schema", "json_schema": {**inner, "schema": schema}}
+    elif profile.quirks.structured != "json_schema":
+        del sent["response_format"]
+    if profile.quirks.structured == "llguidance":
+        sent["grammar"] = _grammar((given.get("json_schema") or {}).get("schema") or {})
+
+
+def _grammar(schema: Mapping[str, Any]) -> str:
+    """The schema as a grammar of llama.cpp's engine, without free white space: small models drown in it.
+
+    Inside response_format the engine ignores the same wish (tried with llama.cpp of October 2026).
+    """
+    strict = json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}}, ensure_ascii=False)
+    return f"%llguidance {{}}\nstart: %json {strict}"
 
 
 def _think(sent: dict[str, Any], profile: Profile, spec: RoleSettings) -> None:

@@ -1,5 +1,6 @@
 """The Reflector role: plain words for people, and from a model that may judge, a lesson for memory. Never evidence."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def _words_messages(request: Reflect, prompts: Path | None) -> list[dict[str, st
     """The few facts that a very small model can hold. It is shown no output of the target at all."""
     values = {
         "title": cut(request.item.title, 160),
-        "reason": cut(request.reason, 300),
+        "reason": cut(_sentence(request.reason), 300),
         "last": _last(request.past),
         "contract": PLAIN_WORDS.render(),
     }
@@ -82,6 +83,11 @@ def _words_messages(request: Reflect, prompts: Path | None) -> list[dict[str, st
         {"role": "system", "content": render("words.system.md", values, prompts)},
         {"role": "user", "content": render("words.user.md", values, prompts)},
     ]
+
+
+def _sentence(reason: str) -> str:
+    """A reason without its mode's name in front and its full stop: it stands inside a sentence."""
+    return re.sub(r"^[a-z_]+: ", "", reason.strip()).rstrip(".")
 
 
 def _last(past: Sequence[PastAttempt]) -> str:

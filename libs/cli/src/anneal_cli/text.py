@@ -57,4 +57,4 @@ def has_ended(run: Run) -> bool:
 
 def short_id(run_id: str) -> str:
     """Enough of an id to tell runs apart by eye."""
-    return run_id if len(run_id) <= 12 else run_id[:12]
+    return run_id if len(run_id) <= 16 else run_id[:12]

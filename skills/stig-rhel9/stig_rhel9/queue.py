@@ -59,6 +59,11 @@ class StigQueue:
             notes=_notes(content, facts, scan.outcomes, wanted),
         )
 
+    async def describe(self, ctx: Context, item_ids: Sequence[str]) -> Sequence[ItemDetail]:
+        """These rules as items, whatever their state."""
+        content = await self._store.get(ctx.profile, ctx.tailoring)
+        return [self.item(content.rule(name), "") for name in item_ids]
+
     def item(self, rule: Rule, missing_input: str) -> ItemDetail:
         """A rule as an item of a run."""
         fix = rule.fixes.get("bash") or rule.fixes.get("ansible")

@@ -1,4 +1,4 @@
-# Runs on the target as: bash -c THIS anneal-effect MODE KEY [ARGUMENTS]. Texts reach it as arguments and standard input only.
+# Runs on the target as: bash -c THIS anneal-effect MODE KEY ROOT [ARGUMENTS]. Texts reach it as arguments and standard input only.
 #   run KEY SHA256 TIMEOUT_S LIMIT  script on standard input; runs it once, waits, reports
 #   wait KEY SECONDS LIMIT          waits for a running effect to end, reports
 #   read KEY LIMIT                  reports
@@ -6,8 +6,8 @@
 # The report is one line "anneal-effect STATE EXIT TIMED_OUT CUT", then the captured output.
 set -u
 umask 077
-mode=$1 key=$2
-root=/var/lib/anneal/effects
+mode=$1 key=$2 root=$3
+shift 3
 dir=$root/$key
 boot=$(</proc/sys/kernel/random/boot_id)
 
@@ -40,7 +40,7 @@ finish() {
 }
 
 commit() { # the folder appears under its name with its started marker in it, or not at all
-    printf '%s\n' "$boot" >"$new/started" && : >"$new/lock" && sync "$new"/* "$new" || refuse "cannot write $new"
+    printf '%s\n' "$boot" >"$new/started" && : >>"$new/lock" && sync "$new"/* "$new" || refuse "cannot write $new"
     mv -T "$new" "$dir" 2>/dev/null || { rm -rf "$new"; return 1; }
     sync "$root"
 }
@@ -53,22 +53,24 @@ esac
 
 case $mode in
 run)
-    sha=$3 seconds=$4 limit=$5
+    sha=$1 seconds=$2 limit=$3
     cat >"$new/script" || { rm -rf "$new"; refuse "cannot store the script: disk full?"; }
     [ "$(sha256sum <"$new/script")" = "$sha  -" ] || { rm -rf "$new"; refuse "the script did not arrive whole: disk full?"; }
-    commit || report "$limit"
-    exec 9>"$dir/lock"
+    # Held from before the folder has its name until the script has ended: who finds it free later knows.
+    exec 9>"$new/lock"
     flock -n 9
-    setsid bash -c "$BASH_EXECUTION_STRING" anneal-effect carry "$key" "$seconds" "$limit" </dev/null >/dev/null 2>&1 &
+    commit || report "$limit"
+    setsid bash -c "$BASH_EXECUTION_STRING" anneal-effect carry "$key" "$root" "$seconds" "$limit" </dev/null >/dev/null 2>&1 &
     exec 9>&-
     wait $!
     report "$limit"
     ;;
 carry) # in a session of its own: neither the end of the SSH connection nor a restart of sshd ends the script
-    seconds=$3 limit=$4
+    seconds=$1 limit=$2
     mkfifo "$dir/pipe" "$dir/drained"
     exec 8<>"$dir/drained"
-    { head -c "$limit" >"$dir/output"; tail -c "$limit" >"$dir/output.tail"; echo >&8; } <"$dir/pipe" 9>&- &
+    # Unbuffered: head would keep what it has until the end, which a daemon can put off.
+    { stdbuf -o0 head -c "$limit" >"$dir/output"; tail -c "$limit" >"$dir/output.tail"; echo >&8; } <"$dir/pipe" 9>&- &
     began=$EPOCHREALTIME
     (
         cd / && umask 022
@@ -85,16 +87,16 @@ carry) # in a session of its own: neither the end of the SSH connection nor a re
     finish "$code" "$late"
     ;;
 wait)
-    [ ! -d "$dir" ] || flock -w "$3" "$dir/lock" true
-    report "$4"
+    [ ! -d "$dir" ] || flock -w "$1" "$dir/lock" true
+    report "$2"
     ;;
-read) report "$3" ;;
+read) report "$1" ;;
 begin)
     commit || report 0
     printf 'anneal-effect begun 0 0 0\n'
     ;;
 end)
-    cat >"$dir/output" && finish "$3" "$4" || refuse "cannot write the end marker of $dir"
-    printf 'anneal-effect finished %s %s 0\n' "$3" "$4"
+    cat >"$dir/output" && finish "$1" "$2" || refuse "cannot write the end marker of $dir"
+    printf 'anneal-effect finished %s %s 0\n' "$1" "$2"
     ;;
 esac

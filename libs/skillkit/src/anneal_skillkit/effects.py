@@ -16,6 +16,7 @@ from anneal_runtime.errors import FailedPrecondition, InvalidArgument, TargetUnr
 
 from anneal_skillkit.interfaces import ExecResult, TargetSession
 
+EFFECTS_ROOT = "/var/lib/anneal/effects"
 OUTPUT_LIMIT: Final = 64 * 1024
 # How long a target that stopped answering while a script ran may take to answer again.
 REATTACH_S: Final = 6.0
@@ -151,7 +152,10 @@ async def _exchange(
         raise InvalidArgument("an effect key is 8 to 128 letters, digits, dashes and underscores", field="effect_key")
     name = session.access.name
     done = await session.run(
-        ["bash", "-c", _WRAPPER, "anneal-effect", *argv], stdin=stdin, timeout_s=timeout_s, limit=4 * OUTPUT_LIMIT
+        ["bash", "-c", _WRAPPER, "anneal-effect", argv[0], argv[1], EFFECTS_ROOT, *argv[2:]],
+        stdin=stdin,
+        timeout_s=timeout_s,
+        limit=4 * OUTPUT_LIMIT,
     )
     line, _, output = done.stdout.partition(b"\n")
     words = line.decode("ascii", "replace").split()

@@ -46,6 +46,12 @@ class LoginRefused(FailedPrecondition):
     reason = "login_refused"
 
 
+class PrivilegeLost(FailedPrecondition):
+    """The login works and sudo does not: what was done last took our rights away."""
+
+    reason = "privilege_lost"
+
+
 class SshSession:
     """A TargetSession over one asyncssh connection. Many programs may run on it at once."""
 
@@ -67,32 +73,42 @@ class SshSession:
         timeout_s: float = 30.0,
         limit: int = 1 << 20,
     ) -> ExecResult:
-        """Runs a program; see TargetSession.run. A program that outlives timeout_s is killed and exits 124."""
+        """Runs a program; see TargetSession.run. A program that outlives timeout_s is killed and exits 124.
+
+        Raises PrivilegeLost when sudo asks for a password.
+        """
         # The far end kills on time as well: a signal through sshd would not reach a program run by sudo.
         bounded = ["timeout", "-k", "2", f"{timeout_s:.3f}", *argv]
-        line = shlex.join(["sudo", "-n", "--", *bounded] if sudo and self.access.user != "root" else bounded)
+        rise = sudo and self.access.user != "root"
+        line = shlex.join(["sudo", "-n", "--", *bounded] if rise else bounded)
         began = time.monotonic()
         try:
             process = await self._connection.create_process(line, encoding=None)
         except (asyncssh.Error, OSError) as e:
             raise _lost(self.access, e) from e
-        output = asyncio.gather(
-            _pump_in(process, stdin), _pump_out(process.stdout, limit), _pump_out(process.stderr, limit)
-        )
         try:
-            _, (out, out_cut), (err, err_cut) = await asyncio.wait_for(output, timeout_s + _LATE_S)
+            async with asyncio.timeout(timeout_s + _LATE_S), asyncio.TaskGroup() as group:
+                group.create_task(_pump_in(process, stdin))
+                stdout = group.create_task(_pump_out(process.stdout, limit))
+                stderr = group.create_task(_pump_out(process.stderr, limit))
         except TimeoutError:
             await _kill(process)
             return ExecResult(exit_code=124, stdout=b"", stderr=b"", timed_out=True)
-        except (asyncssh.Error, OSError) as e:
-            raise _lost(self.access, e) from e
+        except ExceptionGroup as e:
+            broken, other = e.split((asyncssh.Error, OSError))
+            if other is not None or broken is None:
+                raise
+            raise _lost(self.access, broken.exceptions[0]) from e
         except asyncio.CancelledError:
             process.close()
             raise
+        (out, out_cut), (err, err_cut) = stdout.result(), stderr.result()
         await process.wait_closed()
         code = process.exit_status
         if code is None:
             raise TargetUnreachable(f"{self.access.name}: the connection was lost while a program ran")
+        if rise and code == 1 and not out and err.startswith(b"sudo: "):
+            raise PrivilegeLost(f"{self.access.name}: {err.decode('utf-8', 'replace').strip()[:200]}")
         return ExecResult(
             exit_code=128 if code == -1 else code,
             stdout=out,

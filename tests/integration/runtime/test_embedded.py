@@ -97,6 +97,14 @@ async def test_a_note_tells_where_the_data_is_when_it_is_elsewhere(postgres: Emb
     assert postgres.data.stat().st_mode & 0o077 == 0
 
 
+async def test_a_cluster_that_is_gone_is_told_and_not_quietly_made_anew(tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text(f"its data is in\n{tmp_path}/gone/postgres\n")
+    # Without root the note means nothing: the data is in the folder itself.
+    if os.geteuid() == 0:
+        with pytest.raises(FailedPrecondition, match=f"remove {tmp_path}/{NOTE}"):
+            await EmbeddedPostgres(tmp_path, free_port(), TOKEN).start()
+
+
 async def test_a_renewed_token_is_the_new_password(postgres: EmbeddedPostgres) -> None:
     await postgres.stop()
     renewed = EmbeddedPostgres(postgres.dir, postgres.port, "another token")
@@ -154,7 +162,6 @@ PARENT = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-from typing import Any
     from anneal_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 
     async def main():

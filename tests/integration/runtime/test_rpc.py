@@ -276,7 +276,8 @@ async def test_the_default_deadline_of_a_channel_holds(server: RpcServer) -> Non
 async def test_a_call_made_on_behalf_of_another_does_not_outlive_it(channel: grpc.aio.Channel, echo: Echo) -> None:
     echo.onward = channel
     remaining = float(await method(channel, "say")(b"onward", timeout=5))
-    assert 0 < remaining <= 5
+    # gRPC rounds timeouts up on the wire; the call itself asked for 60.
+    assert 0 < remaining < 6
 
 
 async def test_cancelling_the_caller_cancels_the_server(channel: grpc.aio.Channel, echo: Echo) -> None:

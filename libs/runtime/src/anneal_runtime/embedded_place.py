@@ -54,13 +54,19 @@ def find_place(folder: Path) -> Place:
 def _data_of(folder: Path) -> Path:
     note = folder / NOTE
     if note.exists():
-        return Path(note.read_text().splitlines()[-1])
+        away = Path(note.read_text().splitlines()[-1])
+        if not away.parent.is_dir():
+            raise FailedPrecondition(
+                f"the data of {folder} is gone from {away}; to start empty, remove {note}", field="dir"
+            )
+        return away
     here = folder / "data"
     if here.exists() or _reachable(folder):
         return here
     _open(STATE)
     away = Path(tempfile.mkdtemp(prefix="cluster-", dir=STATE))
     away.chmod(0o755)
+    (away / "BELONGS-TO.txt").write_text(f"{folder}\n")
     note.write_text(
         f"Postgres may not run as root and its user cannot enter this folder: its data is in\n{away / 'postgres'}\n"
     )

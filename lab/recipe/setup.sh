@@ -50,3 +50,9 @@ mkdir -p /var/lib/rsyslog
 
 # /bin/sh is bash, as on EL.
 ln -sf bash /usr/bin/sh
+
+# OpenSSL's configuration where EL has it; Debian's path leads there, so the library really reads it.
+mkdir -p /etc/pki/tls/certs /etc/krb5.conf.d
+mv /etc/ssl/openssl.cnf /etc/pki/tls/openssl.cnf
+ln -s ../pki/tls/openssl.cnf /etc/ssl/openssl.cnf
+ln -s ../../../ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt

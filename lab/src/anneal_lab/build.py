@@ -108,7 +108,13 @@ def _host_key(root: Path) -> str:
 
 def _finish(root: Path) -> None:
     """Leave no trace of the building host: mirror, resolver, caches, old host keys."""
-    for pattern in ("etc/apt/sources.list*", "etc/ssh/ssh_host_*", "var/cache/apt/archives/*", "var/lib/apt/lists/*", "var/log/*.log"):
+    for pattern in (
+        "etc/apt/sources.list*",
+        "etc/ssh/ssh_host_*",
+        "var/cache/apt/archives/*",
+        "var/lib/apt/lists/*",
+        "var/log/*.log",
+    ):
         for path in root.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     (root / "etc/resolv.conf").unlink(missing_ok=True)

@@ -30,6 +30,11 @@ def inside(root: Path, argv: Sequence[str], *, network: bool = False, timeout: f
     spaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     if not network:
         spaces.append("--net")
-    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    env = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        "DEBIAN_FRONTEND": "noninteractive",
+    }
     env |= {name: value for name, value in os.environ.items() if network and name.lower().endswith("_proxy")}
     return run(["unshare", *spaces, "sh", "-c", _ENTER, "sh", root, *argv], timeout=timeout, env=env)

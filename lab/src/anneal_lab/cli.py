@@ -32,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anneal-lab", description="A disposable EL9-like machine to practise on.")
-    parser.add_argument("--home", type=Path, default=None, help="the lab's folder (default: $ANNEAL_HOME/lab or ~/.local/share/anneal/lab)")
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=None,
+        help="the lab's folder (default: $ANNEAL_HOME/lab or ~/.local/share/anneal/lab)",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[Lab, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -121,7 +126,8 @@ def _status(lab: Lab, options: argparse.Namespace) -> int:
 
 def _line(status: MachineStatus) -> str:
     where = f"{status.access.user}@{status.access.host}" if status.access else "-"
-    return f"{status.name:10} {status.state:8} {where:24} image {status.image or '-'}, {len(status.generations)} generations"
+    image = f"image {status.image or '-'}, {len(status.generations)} generations"
+    return f"{status.name:10} {status.state:8} {where:24} {image}"
 
 
 def _preflight(lab: Lab, options: argparse.Namespace) -> int:

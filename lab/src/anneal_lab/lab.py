@@ -34,19 +34,19 @@ class Lab:
 
     def up(self, name: str = "lab") -> Access:
         """Boot a machine, making it from the current image if it is new; returns when a login works."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             return machine.up(self._home, paths)
 
     def down(self, name: str = "lab") -> None:
         """Stop hard; the disk stays."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             container.stop(paths)
 
     def reset(self, name: str = "lab") -> Access:
         """Back to the pristine current image, and boot. Generations of the old state are dropped."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         images.require_current(self._home)
         with _locked(paths):
             machine.delete(self._home, paths)
@@ -54,23 +54,23 @@ class Lab:
 
     def clone(self, source: str, to: str) -> Access:
         """A new running machine with the disk of `source` as it is now ("" = the pristine image)."""
-        target = self._machine(to)
+        target = self.machine_paths(to)
         with _locked(target):
             if target.record.exists():
                 raise LabError(f"machine {to!r} exists already; `anneal-lab delete {to}` removes it")
             if source:
-                machine.copy(self._home, self._machine(source), target)
+                machine.copy(self._home, self.machine_paths(source), target)
             return machine.up(self._home, target)
 
     def delete(self, name: str) -> None:
         """Stop the machine and remove its disk and generations; no error when there is none."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             machine.delete(self._home, paths)
 
     def status(self, name: str = "lab") -> MachineStatus:
         """What is there now. Takes no lock: it answers also while another process works on the machine."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         record = machine.load(paths)
         if record is None:
             return MachineStatus(name=name, state="absent", image="", access=None, generations=())
@@ -99,14 +99,14 @@ class Lab:
         known = machine.known_hosts(self._home, name)
         tty = not command and sys.stdin.isatty()
         argv = sshkeys.ssh_argv(self.access(name), known, command, tty=tty)
-        return os.spawnvp(os.P_WAIT, argv[0], argv)
+        return os.spawnvp(os.P_WAIT, argv[0], argv)  # noqa: S606 - a shell in between would interpret the command
 
     # Generations
 
     def snapshot(self, name: str, generation: str) -> None:
         """Keep the disk as it is now. The machine is held still for the copy, so it is of one moment."""
         check_generation_name(generation)
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             machine.require(paths)
             with machine.held(paths):
@@ -114,7 +114,7 @@ class Lab:
 
     def restore(self, name: str, generation: str, *, boot: bool = True) -> None:
         """Pull the plug, put the disk back byte for byte, and boot again unless told not to."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             machine.require(paths)
             saved = snapshots.find(paths.generations, check_generation_name(generation))
@@ -125,7 +125,7 @@ class Lab:
 
     def changed(self, name: str, generation: str, ignore: Sequence[str] = ()) -> list[str]:
         """Paths that differ between the disk now and a generation, less those that match a glob in `ignore`."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             machine.require(paths)
             saved = snapshots.find(paths.generations, check_generation_name(generation))
@@ -133,17 +133,18 @@ class Lab:
 
     def drop(self, name: str, generation: str) -> None:
         """Forget a generation."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             snapshots.drop(paths.generations, check_generation_name(generation))
 
     def tree_hash(self, name: str) -> str:
         """A hash of the machine's whole root as it sees it, image included (a second or two)."""
-        paths = self._machine(name)
+        paths = self.machine_paths(name)
         with _locked(paths):
             return machine.tree_hash(self._home, paths, machine.require(paths))
 
-    def _machine(self, name: str) -> MachinePaths:
+    def machine_paths(self, name: str) -> MachinePaths:
+        """Where a machine lives; for tools and tests that look at it from outside."""
         return self._home.machine(check_machine_name(name))
 
 

@@ -1,12 +1,12 @@
 """Where the lab keeps things. Nothing is ever written outside this folder (and the machines' own namespaces).
 
-    HOME/
-      ssh/id_ed25519{,.pub}                  the key made for the lab
-      images/ID/{root,image.json}            built images; the newest is named in `current`
-      current                                id of the image that new machines start from
-      cache/                                 downloaded Debian packages
-      machines/NAME/{machine.json,upper,work,merged,boot.log,generations/GEN}
-      locks/
+HOME/
+  ssh/id_ed25519{,.pub}                  the key made for the lab
+  images/ID/{root,image.json}            built images; the newest is named in `current`
+  current                                id of the image that new machines start from
+  cache/                                 downloaded Debian packages
+  machines/NAME/{machine.json,upper,work,merged,boot.log,generations/GEN}
+  locks/
 """
 
 from __future__ import annotations

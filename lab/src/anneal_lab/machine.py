@@ -113,7 +113,9 @@ def _wait(home: HomePaths, paths: MachinePaths, record: Record) -> Access:
             alive=lambda: bool(container.processes(paths)),
         )
     except LabError as error:
-        raise LabError(f"machine {paths.name} did not come up: {error}; its log: {container.tail(paths.log)}") from error
+        raise LabError(
+            f"machine {paths.name} did not come up: {error}; its log: {container.tail(paths.log)}"
+        ) from error
     return reach
 
 
@@ -168,7 +170,6 @@ def tree_hash(home: HomePaths, paths: MachinePaths, record: Record) -> str:
     )
     argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
     return run([*argv, paths.folder, lower, sys.executable, _TREEHASH], timeout=300).strip()
-
 
 
 def _hash(root: str) -> str:

@@ -49,9 +49,7 @@ class MachineStatus:
 def check_machine_name(name: str) -> str:
     """Names become interface names and folder names: refuse early, naming the rule."""
     if not _MACHINE.fullmatch(name):
-        raise LabError(
-            f"machine name {name!r} is not valid: 1 to 9 characters, a-z, 0-9 and '-', a letter first"
-        )
+        raise LabError(f"machine name {name!r} is not valid: 1 to 9 characters, a-z, 0-9 and '-', a letter first")
     return name
 
 

@@ -16,7 +16,7 @@ from anneal_lab.layout import home_hash
 from anneal_lab.model import LabError
 from anneal_lab.proc import run, succeeds
 
-POOL = ipaddress.ip_network("10.203.0.0/16")
+POOL = ipaddress.IPv4Network("10.203.0.0/16")
 _PREFIX = 30
 
 

@@ -114,7 +114,9 @@ def _path(place: Path) -> list[Problem]:
     if not any(sign in str(place) for sign in ":\n"):
         return []
     why = "mount and debootstrap cannot take such a path"
-    return [Problem(what=f"the lab's folder {str(place)!r} has a ':' in it", why=why, mend="set ANNEAL_HOME to another one")]
+    return [
+        Problem(what=f"the lab's folder {str(place)!r} has a ':' in it", why=why, mend="set ANNEAL_HOME to another one")
+    ]
 
 
 def install_host_packages(progress: Callable[[str], None] = print) -> None:

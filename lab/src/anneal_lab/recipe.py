@@ -36,7 +36,7 @@ def recipe_hash(*extra: str) -> str:
         root = folder(part)
         for path in sorted(path for path in root.rglob("*") if path.is_file() or path.is_symlink()):
             total.update(f"{part}/{path.relative_to(root)} {_kind(path)}\n".encode())
-            total.update(path.read_bytes())
+            total.update(os.readlink(path).encode() if path.is_symlink() else path.read_bytes())
     for name in _CODE:
         total.update((_HERE / name).read_bytes() if (_HERE / name).exists() else b"")
     for text in extra:

@@ -51,7 +51,8 @@ def repository_entries() -> list[Wanted]:
 
 
 def _wanted(name: str, entry: Mapping[str, Any]) -> Wanted:
-    return Wanted(name=name, **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return Wanted(name=name, **fields)
 
 
 def _toml(name: str) -> dict[str, Any]:
@@ -157,12 +158,29 @@ def _publish(root: Path, work: Path) -> None:
     """Sign with a key made for this image and thrown away: nobody can add a package that the image would trust."""
     ring = work / "gnupg"
     ring.mkdir(mode=0o700)
-    env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "GNUPGHOME": str(ring), "HOME": str(work), "LC_ALL": "C.UTF-8"}
+    env = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "GNUPGHOME": str(ring),
+        "HOME": str(work),
+        "LC_ALL": "C.UTF-8",
+    }
     ask = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
     try:
         run([*ask, "--quick-generate-key", "anneal lab", "rsa3072", "sign", "never"], env=env)
         packages = sorted((work / "repo").glob("*.rpm"))
-        run(["rpmsign", "--define", f"__gpg {shutil.which('gpg')}", "--define", "_gpg_name anneal lab", "--addsign", *packages], env=env, timeout=180)
+        run(
+            [
+                "rpmsign",
+                "--define",
+                f"__gpg {shutil.which('gpg')}",
+                "--define",
+                "_gpg_name anneal lab",
+                "--addsign",
+                *packages,
+            ],
+            env=env,
+            timeout=180,
+        )
         public = run(["gpg", "--armor", "--export", "anneal lab"], env=env)
     finally:
         run(["gpgconf", "--kill", "all"], env=env)

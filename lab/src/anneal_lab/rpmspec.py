@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anneal_lab import recipe
 from anneal_lab.proc import run
 
 # Never part of a payload: documentation and Debian's own bookkeeping.
@@ -17,16 +18,6 @@ _ALWAYS_DROPPED = (
     "/usr/share/doc-base/*", "/usr/share/info/*", "/etc/init.d/*", "/etc/init/*", "/etc/default/*", "/etc/apparmor.d/*",
     "/etc/logcheck/*", "/etc/insserv.conf.d/*", "/etc/ufw/*", "/etc/resolvconf/*", "/etc/network/*", "/etc/ppp/*",
 )  # fmt: skip
-# Folders that belong to the base of any system; a package does not claim them.
-_COMMON = frozenset(
-    "/etc /etc/pam.d /etc/logrotate.d /etc/cron.d /etc/cron.daily /etc/sysconfig /etc/dbus-1 /etc/dbus-1/system.d /opt "
-    "/etc/modprobe.d /etc/systemd /etc/systemd/system /etc/sysctl.d /etc/security /etc/ssh /etc/profile.d /etc/tmpfiles.d "
-    "/usr /usr/bin /usr/sbin /usr/lib /usr/lib64 /usr/libexec /usr/share /usr/lib/systemd /usr/lib/systemd/system /usr/include "
-    "/usr/lib/systemd/user /usr/lib/tmpfiles.d /usr/lib/sysusers.d /usr/lib/sysctl.d /usr/lib/modprobe.d /usr/lib/udev /usr/lib/udev/rules.d "
-    "/usr/lib/python3 /usr/lib/python3/dist-packages /usr/lib/x86_64-linux-gnu /usr/share/dbus-1 /usr/share/dbus-1/system.d "
-    "/usr/share/dbus-1/system-services /usr/share/polkit-1 /usr/share/polkit-1/actions /usr/share/bash-completion "
-    "/usr/share/bash-completion/completions /var /var/lib /var/log /var/cache /var/spool /usr/share/doc /usr/share/man /run /boot".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +48,18 @@ def merged(path: str) -> str:
 
 
 def copy_real(root: Path, path: str, tree: Path) -> None:
-    """Take over one file as it is on the disk: content, mode, owner, time. Folders are left to the base."""
+    """Take over one file as it is on the disk: content, mode, owner, time, and the modes of its folders."""
     source = root / path.lstrip("/")
     if any(fnmatch.fnmatch(path, pattern) for pattern in _ALWAYS_DROPPED[:7]):
         return
     if not source.is_symlink() and not source.is_file():
         return
     target = tree / path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    tree.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(Path(path).parents[:-1]):
+        copy = tree / str(folder).lstrip("/")
+        copy.mkdir(exist_ok=True)
+        copy.chmod((root / str(folder).lstrip("/")).stat().st_mode & 0o7777)
     shutil.copy2(source, target, follow_symlinks=False)
     info = source.lstat()
     os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
@@ -80,7 +75,9 @@ def tidy(tree: Path, *, drop: tuple[str, ...], moves: Mapping[str, str]) -> None
             shutil.rmtree(tree / name)
     for path in list(tree.rglob("*")):
         name = "/" + str(path.relative_to(tree))
-        if (path.is_symlink() or not path.is_dir()) and any(fnmatch.fnmatch(name, one) for one in (*_ALWAYS_DROPPED, *drop)):
+        if (path.is_symlink() or not path.is_dir()) and any(
+            fnmatch.fnmatch(name, one) for one in (*_ALWAYS_DROPPED, *drop)
+        ):
             path.unlink()
     for old, new in moves.items():
         target = tree / new.lstrip("/")
@@ -111,7 +108,6 @@ def build(spec: Spec, tree: Path, target: Path) -> None:
         "source_date_epoch_from_changelog": "0",
     }
     flags = [part for name, value in defines.items() for part in ("--define", f"{name} {value}")]
-    # cp -a: the tree stays for nobody else, but rpmbuild empties its build root first.
     run(["rpmbuild", "-bb", "--quiet", *flags, "--define", f"_anneal_tree {tree}", file], timeout=120)
     shutil.rmtree(top)
 
@@ -123,29 +119,34 @@ def text(spec: Spec, tree: Path) -> str:
     lines += [f"Requires: {name}" for name in spec.requires] + [f"Provides: {name}" for name in spec.provides]
     lines += ["%description", f"{spec.summary}. Made for the lab from Debian's build of the software."]
     lines += ["%install", "mkdir -p %{buildroot}", "cp -a %{_anneal_tree}/. %{buildroot}/"]
-    lines += _scriptlets(spec)
+    lines += _scriptlets(spec, tree)
     return "\n".join([*lines, "%files", *_files(spec, tree), ""])
 
 
-def _scriptlets(spec: Spec) -> list[str]:
-    """What EL's %systemd_post, %systemd_preun and %systemd_postun write."""
+def _scriptlets(spec: Spec, tree: Path) -> list[str]:
+    """What EL's %tmpfiles_create, %systemd_post, %systemd_preun and %systemd_postun write."""
     lines = ["%pre", spec.pre] if spec.pre else []
     units = " ".join(spec.units)
     post = ["ldconfig"]
+    post += [f"systemd-tmpfiles --create {conf.name} || :" for conf in sorted(tree.glob("usr/lib/tmpfiles.d/*.conf"))]
     if units:
         post += [f'if [ "$1" -eq 1 ]; then systemctl --no-reload preset {units} >/dev/null 2>&1 || :; fi']
         post += ["systemctl daemon-reload >/dev/null 2>&1 || :"]
-        lines += ["%preun", f'if [ "$1" -eq 0 ]; then systemctl --no-reload disable --now {units} >/dev/null 2>&1 || :; fi']
+        lines += [
+            "%preun",
+            f'if [ "$1" -eq 0 ]; then systemctl --no-reload disable --now {units} >/dev/null 2>&1 || :; fi',
+        ]
         lines += ["%postun", "systemctl daemon-reload >/dev/null 2>&1 || :"]
     return [*lines, "%post", *post, spec.post]
 
 
 def _files(spec: Spec, tree: Path) -> list[str]:
     lines = []
+    common = set((recipe.folder("rpms") / "common-folders.txt").read_text().split())
     for path in sorted(tree.rglob("*")):
         name = "/" + str(path.relative_to(tree))
         folder = path.is_dir() and not path.is_symlink()
-        if folder and (name in _COMMON or not _owned(name, spec)):
+        if folder and (name in common or not _owned(name, spec)):
             continue
         lines.append(f'{_prefix(name, path, spec)}{"%dir " if folder else ""}"{name}"')
     return lines
@@ -153,7 +154,9 @@ def _files(spec: Spec, tree: Path) -> list[str]:
 
 def _owned(folder: str, spec: Spec) -> bool:
     """A package owns the folders that bear its content; base packages own files alone."""
-    return bool(spec.units or spec.requires or spec.attributes or spec.post or spec.pre) or folder.startswith(("/etc/", "/var/"))
+    return bool(spec.units or spec.requires or spec.attributes or spec.post or spec.pre) or folder.startswith(
+        ("/etc/", "/var/")
+    )
 
 
 def _prefix(name: str, path: Path, spec: Spec) -> str:

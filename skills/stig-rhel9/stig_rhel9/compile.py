@@ -119,7 +119,9 @@ def _components(datastream: Element) -> tuple[Element, oval.OvalFile, oval.OvalF
 def _questions(datastream: Element) -> dict[str, str]:
     """OCIL questionnaire id -> the words of its question."""
     words = {
-        q.get("id", ""): "\n".join(line.strip() for line in (q.findtext(f"{OCIL}question_text") or "").strip().splitlines())
+        q.get("id", ""): "\n".join(
+            line.strip() for line in (q.findtext(f"{OCIL}question_text") or "").strip().splitlines()
+        )
         for q in datastream.iter(f"{OCIL}boolean_question")
     }
     question_by_action = {
@@ -130,6 +132,10 @@ def _questions(datastream: Element) -> dict[str, str]:
         for q in datastream.iter(f"{OCIL}questionnaire")
         if (ref := q.find(f"{OCIL}actions/{OCIL}test_action_ref")) is not None
     }
+
+
+def _unindented(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 def _fix(fix: Element, values: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from anneal_runtime.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from anneal_skillkit.manifest import Manifest
+
 from stig_rhel9.compile import FORMAT
 from stig_rhel9.xccdf import RULE_PREFIX
 

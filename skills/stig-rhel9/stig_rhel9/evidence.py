@@ -32,12 +32,16 @@ def explain(root: Element, check: Check) -> str:
 def failing_objects(root: Element, check: Check) -> list[str]:
     """For each failing test, the literal texts of its object (paths, names), joined by blanks."""
     index = _Index(root)
-    return [index.object_words(index.definition_of(t.get("test_id", ""))) for t in index.failing_tests(check.definition)]
+    return [
+        index.object_words(index.definition_of(t.get("test_id", ""))) for t in index.failing_tests(check.definition)
+    ]
 
 
 class _Index:
     def __init__(self, root: Element) -> None:
-        self._by_id = {e.get("id", ""): e for e in root.iter() if isinstance(e.tag, str) and e.get("id", "").startswith("oval:")}
+        self._by_id = {
+            e.get("id", ""): e for e in root.iter() if isinstance(e.tag, str) and e.get("id", "").startswith("oval:")
+        }
         system = f"{R}results/{R}system"
         self._tests = {t.get("test_id", ""): t for t in root.iterfind(f"{system}/{R}tests/{R}test")}
         self._definitions = {
@@ -138,4 +142,3 @@ class _Index:
             if isinstance(f.tag, str) and (f.text or "").strip() and etree.QName(f).localname not in _DULL
         ]
         return ", ".join(fields)[: 3 * _VALUE_LIMIT]
-

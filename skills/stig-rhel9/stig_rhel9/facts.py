@@ -94,7 +94,9 @@ class Fixability:
 
     def __init__(self, oval: bytes, check: Check) -> None:
         root = etree.fromstring(oval, etree.XMLParser(resolve_entities=False, no_network=True))
-        self._by_id: dict[str, Element] = {e.get("id", ""): e for e in root.iter() if isinstance(e.tag, str) and e.get("id")}
+        self._by_id: dict[str, Element] = {
+            e.get("id", ""): e for e in root.iter() if isinstance(e.tag, str) and e.get("id")
+        }
         self._check = check
 
     def sysctls(self) -> dict[str, str]:
@@ -127,11 +129,17 @@ class Fixability:
                 target = self._by_id.get(ref.get("object_ref", ""))
                 if target is not None and etree.QName(target).localname == object_kind:
                     place = next((f for f in target if etree.QName(f).localname == field), None)
-                    if place is not None and place.get("operation", "equals") == "equals" and (value := self._literal(place)):
+                    if (
+                        place is not None
+                        and place.get("operation", "equals") == "equals"
+                        and (value := self._literal(place))
+                    ):
                         found[test_id] = value
         return found
 
-    def _literal(self, field: Element) -> str:
+    def _literal(self, field: Element | None) -> str:
+        if field is None or field.get("operation", "equals") != "equals":
+            return ""
         if field.text and field.text.strip():
             return field.text.strip()
         variable = self._by_id.get(field.get("var_ref", ""))

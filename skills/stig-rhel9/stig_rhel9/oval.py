@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from lxml import etree
+
 from stig_rhel9.xccdf import ContentError, Element, O
 
 _ID: Final = re.compile(r"oval:[\w.-]+:(?:def|tst|obj|ste|var):\d+")
@@ -51,7 +52,11 @@ def definitions_of(tree: Mapping[str, Any] | None) -> set[str]:
 
 
 def slim(
-    checks: OvalFile, platforms: OvalFile, definition: str, applicability: Mapping[str, Any] | None, values: Mapping[str, str]
+    checks: OvalFile,
+    platforms: OvalFile,
+    definition: str,
+    applicability: Mapping[str, Any] | None,
+    values: Mapping[str, str],
 ) -> bytes:
     """An OVAL file with one rule's definition and those of its platforms. values: OVAL variable id -> value."""
     chosen: dict[str, Element] = {i: checks.elements[i] for i in checks.closure([definition])}
@@ -60,12 +65,12 @@ def slim(
         if i in chosen and _core(chosen[i]) != _core(element):
             raise ContentError(f"{i} means two things in one datastream")
         chosen[i] = element
-    root = etree.Element(f"{O}oval_definitions", nsmap=checks.root.nsmap)
+    root = etree.Element(f"{O}oval_definitions", nsmap=dict(checks.root.nsmap))  # type: ignore[arg-type]
     generator = checks.root.find(f"{O}generator")
     if generator is not None:
         root.append(copy.deepcopy(generator))
     for name in _SECTIONS:
-        own = [e for i, e in sorted(chosen.items()) if etree.QName(e.getparent()).localname == name]  # type: ignore[arg-type]
+        own = [e for i, e in sorted(chosen.items()) if etree.QName(e.getparent()).localname == name]
         if own:
             section = etree.SubElement(root, f"{O}{name}")
             section.extend(_prepared(e, values) for e in own)
@@ -92,7 +97,7 @@ def _prepared(element: Element, values: Mapping[str, str]) -> Element:
         metadata.clear()
         etree.SubElement(metadata, f"{O}title").text = title
     if twin.tag == f"{O}external_variable" and twin.get("id") in values:
-        constant = etree.Element(f"{O}constant_variable", attrib=dict(twin.attrib))
+        constant = etree.Element(f"{O}constant_variable", attrib={str(k): str(v) for k, v in twin.attrib.items()})
         etree.SubElement(constant, f"{O}value").text = values[twin.get("id", "")]
         return constant
     return twin

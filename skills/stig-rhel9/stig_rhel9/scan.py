@@ -26,7 +26,8 @@ _NO_OSCAP: Final = 127
 _NO_CONTENT: Final = 65
 _FEED: Final = 1 << 20
 
-# Arguments: sha256 of the datastream, where it may be (one a line), profile, 1 when standard input is a tailoring file, rules.
+# Arguments: sha256 of the datastream, where it may be (one a line), profile, 1 when standard input is a tailoring file,
+# rules.
 _SCAN: Final = r"""
 set -u
 umask 077
@@ -100,9 +101,7 @@ async def full_scan(
 
 async def oval_results(session: TargetSession, definitions: bytes, *, timeout_s: float = 60.0) -> bytes:
     """The results XML of a cut-down OVAL file (p50 about 40 ms). Raises as full_scan does."""
-    done = await session.run(
-        ["sh", "-c", _EVALUATE], stdin=definitions, timeout_s=timeout_s, limit=_OVAL_LIMIT
-    )
+    done = await session.run(["sh", "-c", _EVALUATE], stdin=definitions, timeout_s=timeout_s, limit=_OVAL_LIMIT)
     _raise_for(session, done, good=(0,), limit_s=timeout_s)
     return done.stdout
 

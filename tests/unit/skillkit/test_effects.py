@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from anneal_runtime.errors import InvalidArgument, TargetUnreachable
+from anneal_runtime.testing import eventually
 from anneal_skillkit import effects
 from anneal_skillkit.effects import (
     EffectInterrupted,
@@ -29,11 +30,15 @@ KEY = "run-1_item_attempt1"
 
 async def test_a_script_runs_as_sent_and_its_end_is_recorded(ssh_server: SshServer, tmp_path: Path) -> None:
     session = await connect(ssh_server.access)
-    script = b"printf '%s' \"$HOME:$(umask):$(pwd)\"; echo e >&2; sha256sum <\"$0\" >" + f"{tmp_path}/sum; exit 9".encode()
+    script = (
+        b'printf \'%s\' "$HOME:$(umask):$(pwd)"; echo e >&2; sha256sum <"$0" >' + f"{tmp_path}/sum; exit 9".encode()
+    )
     done = await run_effect(session, KEY, script, timeout_s=10)
     assert (done.exit_code, done.stdout, done.timed_out) == (9, b"/root:0022:/e\n", False)
     assert (tmp_path / "sum").read_text().split()[0] == hashlib.sha256(script).hexdigest()
-    assert await read_markers(session, KEY) == Finished(exit_code=9, timed_out=False, output=b"/root:0022:/e\n", truncated=False)
+    assert await read_markers(session, KEY) == Finished(
+        exit_code=9, timed_out=False, output=b"/root:0022:/e\n", truncated=False
+    )
     folder = tmp_path / "effects" / KEY
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
@@ -55,8 +60,7 @@ async def test_a_script_outlives_its_connection_and_is_found_again(ssh_server: S
     session = await connect(ssh_server.access)
     script = f"echo x >>{tmp_path}/count; sleep 0.8; echo survived".encode()
     running = asyncio.create_task(run_effect(session, KEY, script, timeout_s=10))
-    while not (tmp_path / "count").exists():
-        await asyncio.sleep(0.02)
+    await eventually(lambda: (tmp_path / "count").exists())
     ssh_server.cut()
     done = await running
     assert (done.exit_code, done.stdout) == (0, b"survived\n")
@@ -76,7 +80,7 @@ async def test_a_target_that_stays_away_is_unreachable_after_a_bounded_time(
         await running
 
 
-async def test_a_script_that_takes_too_long_is_ended_with_all_its_children(ssh_server: SshServer, tmp_path: Path) -> None:
+async def test_a_script_that_takes_too_long_is_ended_with_its_children(ssh_server: SshServer, tmp_path: Path) -> None:
     session = await connect(ssh_server.access)
     script = f"echo before; (sleep 2; touch {tmp_path}/late) & wait".encode()
     done = await run_effect(session, KEY, script, timeout_s=1)
@@ -113,12 +117,11 @@ async def test_endless_output_is_bounded_on_the_target_too(ssh_server: SshServer
     await session.close()
 
 
-async def test_an_effect_that_was_cut_off_is_neither_finished_nor_repeated(ssh_server: SshServer, tmp_path: Path) -> None:
+async def test_an_effect_cut_off_is_neither_finished_nor_repeated(ssh_server: SshServer, tmp_path: Path) -> None:
     session = await connect(ssh_server.access)
     script = f"echo $PPID >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 5".encode()
     running = asyncio.create_task(run_effect(session, KEY, script, timeout_s=10))
-    while not (tmp_path / "pid").exists():
-        await asyncio.sleep(0.02)
+    await eventually(lambda: (tmp_path / "pid").exists())
     assert await read_markers(session, KEY) == Started(running=True)
     timeout_pid = int((tmp_path / "pid").read_text())
     os.killpg(os.getsid(timeout_pid), signal.SIGKILL)

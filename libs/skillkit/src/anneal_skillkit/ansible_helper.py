@@ -1,7 +1,7 @@
-"""The process with Ansible loaded: `python -m anneal_skillkit.ansible_helper`, one JSON job a line, one JSON answer a line.
+"""The process with Ansible loaded: `python -m anneal_skillkit.ansible_helper`, a JSON job a line, a JSON answer a line.
 
-Loading Ansible takes a second or more; a fork of a process that has it takes milliseconds. Each job runs in a fork of its
-own, so nothing of one run reaches the next. Ends when its input ends or nobody has asked for IDLE_S.
+Loading Ansible takes a second or more; a fork of a process that has it takes milliseconds. Each job runs in a fork of
+its own, so nothing of one run reaches the next. Ends when its input ends or nobody has asked for IDLE_S.
 """
 
 import json
@@ -67,7 +67,7 @@ def _serve(home: Path) -> int:
 
 def _preload() -> None:
     """Imports what every run needs."""
-    import ansible.cli.playbook  # noqa: F401
+    import ansible.cli.playbook
     import ansible.executor.playbook_executor
     import ansible.executor.task_queue_manager
     import ansible.plugins.action.normal
@@ -136,7 +136,9 @@ def _play(job: Mapping[str, Any], folder: Path) -> Path:
     before = [{"name": "Facts from outside", "ansible.builtin.set_fact": {**job["own_facts"], "cacheable": True}}]
     if job["facts"]:
         before.append({"name": "More facts", "ansible.builtin.setup": {"gather_subset": job["facts"]}})
-    strict = f"-o UserKnownHostsFile={folder / 'known_hosts'} -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null"
+    strict = (
+        f"-o UserKnownHostsFile={folder / 'known_hosts'} -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null"
+    )
     play = {
         "name": "fix",
         "hosts": "all",

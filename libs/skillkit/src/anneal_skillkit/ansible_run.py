@@ -36,9 +36,9 @@ from anneal_skillkit.ssh import checked
 # Words of a task that are not the name of its module.
 _TASK_WORDS: Final = frozenset(
     """name when tags register with_items with_together with_nested with_dict loop loop_control until retries delay
-    changed_when failed_when check_mode ignore_errors vars notify no_log become become_user become_method environment args
-    delegate_to run_once any_errors_fatal block rescue always listen throttle timeout collections module_defaults
-    remote_user connection port diff debugger delegate_facts action local_action""".split()
+    changed_when failed_when check_mode ignore_errors vars notify no_log become become_user become_method environment
+    args delegate_to run_once any_errors_fatal block rescue always listen throttle timeout collections module_defaults
+    remote_user connection port diff debugger delegate_facts action local_action""".split()  # noqa: SIM905
 )
 _FACT: Final = re.compile(r"""\bansible_(?:facts(?:\.|\[['"]))?([a-z]\w*)""")
 # Facts that we gather ourselves in one exec, 1 s faster than Ansible's own module. The kind of virtualization is

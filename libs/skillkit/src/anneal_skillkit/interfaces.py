@@ -32,12 +32,18 @@ class ExecResult:
 
 
 class TargetSession(Protocol):
-    """One authenticated connection to a target. Programs are argument lists; nothing is interpolated into a shell line."""
+    """One authenticated connection to a target. Programs are argument lists; nothing goes into a shell line."""
 
     access: TargetAccess
 
     async def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = True, timeout_s: float = 30.0, limit: int = 1 << 20
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        sudo: bool = True,
+        timeout_s: float = 30.0,
+        limit: int = 1 << 20,
     ) -> ExecResult:
         """Runs a program. Raises TargetUnreachable when the connection is lost, never for a non-zero exit."""
         ...

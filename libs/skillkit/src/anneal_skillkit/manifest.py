@@ -59,7 +59,7 @@ class Export(_Part):
 
 
 class Ordering(_Part):
-    """Moves items whose id matches one of the globs: a higher rank runs later; the largest rank of all that match counts."""
+    """Moves items whose id matches one of the globs: a higher rank runs later, and the largest of all counts."""
 
     items: Annotated[tuple[str, ...], Field(min_length=1)]
     rank: Annotated[int, Field(ge=-1000, le=1000)]

@@ -1,9 +1,9 @@
 """The gate: may this action run at all? Every script passes it, the vendor's as well as the model's.
 
-Default deny for what blinds the checker, cuts our reach, destroys data, erases the trail, fetches or hides code, opens a
-door, or does nothing at all. Rules are data (policy_rules.yaml), each with an id and an explanation for people. The gate
-reads bash with a parser; it is a fence against mistakes and bad answers, and not the only one: snapshots, the canary and
-the evaluator stand behind it.
+Default deny for what blinds the checker, cuts our reach, destroys data, erases the trail, fetches or hides code, opens
+a door, or does nothing at all. Rules are data (policy_rules.yaml), each with an id and an explanation for people. The
+gate reads bash with a parser; it is a fence against mistakes and bad answers, and not the only one: snapshots, the
+canary and the evaluator stand behind it.
 """
 
 import fnmatch
@@ -26,12 +26,16 @@ from anneal_skillkit.shell import How, Reading, Write, read_script
 _RULES: Final = files("anneal_skillkit").joinpath("policy_rules.yaml")
 # The skill's own content may reboot where it says so; nobody else may.
 _TRUSTED: Final = frozenset({FixSource.VENDOR, FixSource.CURATED})
-_IDLE: Final = frozenset({"", ":", "true", "false", "exit", "return", "echo", "printf", "set", "sleep", "test", "[", "cd"})
-_READ_ONLY: Final = _IDLE | frozenset(
-    """cat grep egrep fgrep ls stat find awk head tail cut sort uniq wc id getent rpm findmnt df du ps ss ip uname hostname
-    sysctl auditctl systemctl readlink realpath basename dirname tr sed""".split()
+_IDLE: Final = frozenset(
+    {"", ":", "true", "false", "exit", "return", "echo", "printf", "set", "sleep", "test", "[", "cd"}
 )
-_MAY_WRITE: Final = re.compile(r"-\w*i|-w|--write|enable|disable|start|stop|restart|mask|set|add|del|-[eiUFV]\b|-exec|-delete")
+_READ_ONLY: Final = _IDLE | frozenset(
+    """cat grep egrep fgrep ls stat find awk head tail cut sort uniq wc id getent rpm findmnt df du ps ss ip uname
+    hostname sysctl auditctl systemctl readlink realpath basename dirname tr sed""".split()  # noqa: SIM905
+)
+_MAY_WRITE: Final = re.compile(
+    r"-\w*i|-w|--write|enable|disable|start|stop|restart|mask|set|add|del|-[eiUFV]\b|-exec|-delete"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,9 +233,13 @@ def _read_task(task: Mapping[str, Any], reading: Reading) -> None:
             case "package" | "dnf" | "yum" if isinstance(value, Mapping):
                 verb = "remove" if value.get("state") in ("absent", "removed") else "install"
                 _merge(reading, read_script(f"dnf {verb} {value.get('name')}"))
-            case "file" | "lineinfile" | "replace" | "copy" | "template" | "ini_file" | "blockinfile" if isinstance(value, Mapping):
+            case "file" | "lineinfile" | "replace" | "copy" | "template" | "ini_file" | "blockinfile" if isinstance(
+                value, Mapping
+            ):
                 path = str(value.get("path") or value.get("dest") or value.get("name") or "")
-                how: How = "delete" if key in ("file", "ansible.builtin.file") and value.get("state") == "absent" else "edit"
+                how: How = (
+                    "delete" if key in ("file", "ansible.builtin.file") and value.get("state") == "absent" else "edit"
+                )
                 reading.writes.append(Write(path=path, how=how))
                 reading.texts += [str(value.get(k)) for k in ("line", "content", "replace", "block") if value.get(k)]
             case "sysctl" | "mount" | "cron" | "set_fact" | "rpm_key" | "user" | "group":

@@ -61,6 +61,8 @@ _WITH_WORD: Final = {
     "watch": {"-n"},
     "runuser": {"-u", "-g"},
 }
+_REDIRECTS: Final = frozenset({">", ">>", ">|", "&>", "&>>", "<", "<>", ">&", "<&"})
+_ALWAYS: Final = frozenset({"true", ":", "[ 1 ]"})
 _VARIABLE: Final = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 
 
@@ -207,7 +209,9 @@ class _Reader:
                     self._reading.functions[_text(name)] = _text(body)
             case "while_statement":
                 condition = node.child_by_field_name("condition")
-                forever = forever or (condition is not None and _text(condition).strip(" ;\n") in ("true", ":", "[ 1 ]"))
+                forever = forever or (
+                    condition is not None and _text(condition).strip(" ;\n") in ("true", ":", "[ 1 ]")
+                )
             case _:
                 pass
         siblings = node.children
@@ -246,7 +250,9 @@ class _Reader:
             self._deeper(text)
 
     def _file_redirect(self, redirect: Node) -> None:
-        sign = "".join(c.type for c in redirect.children if c.type in (">", ">>", ">|", "&>", "&>>", "<", "<>", ">&", "<&"))
+        sign = "".join(
+            c.type for c in redirect.children if c.type in (">", ">>", ">|", "&>", "&>>", "<", "<>", ">&", "<&")
+        )
         destination = redirect.child_by_field_name("destination")
         if destination is None or sign.startswith("<") or re.fullmatch(r"\d+|-", _text(destination)):
             return
@@ -257,7 +263,7 @@ class _Reader:
         name = node.child_by_field_name("name")
         if name is None:
             return
-        arguments = [c for c in node.children_by_field_name("argument")]
+        arguments = list(node.children_by_field_name("argument"))
         alternatives = [self._words(name.children[0] if name.children else name)]
         alternatives += [self._words(argument) for argument in arguments]
         for reading in itertools.islice(itertools.product(*alternatives), _MAX_READINGS):
@@ -266,7 +272,9 @@ class _Reader:
                 words = [*words[0].split(), *words[1:]]
             self._run(words, piped, background=background, forever=forever)
 
-    def _run(self, words: Sequence[str], piped: tuple[str, ...], *, background: bool = False, forever: bool = False) -> None:
+    def _run(
+        self, words: Sequence[str], piped: tuple[str, ...], *, background: bool = False, forever: bool = False
+    ) -> None:
         """A command as it would run, looked through its wrappers."""
         if not words:
             return

@@ -176,9 +176,13 @@ async def connect(access: TargetAccess, *, timeout_s: float = CONNECT_TIMEOUT_S)
         ) from e
     except asyncssh.KeyExchangeFailed as e:
         # With only the recorded key's algorithms on offer, a host that has another kind of key ends up here.
-        raise HostKeyChanged(f"{access.name}: no agreement on the recorded host key: {_short(e)}", field="host_key") from e
+        raise HostKeyChanged(
+            f"{access.name}: no agreement on the recorded host key: {_short(e)}", field="host_key"
+        ) from e
     except asyncssh.PermissionDenied as e:
-        raise LoginRefused(f"{access.name} refuses the login of {access.user} with the given key", field="key_path") from e
+        raise LoginRefused(
+            f"{access.name} refuses the login of {access.user} with the given key", field="key_path"
+        ) from e
     except (OSError, asyncssh.Error, TimeoutError) as e:
         raise TargetUnreachable(
             f"{access.name} ({access.host}:{access.port}) does not answer: {_short(e) or 'timeout'}"
@@ -277,7 +281,7 @@ async def _pump_out(reader: "asyncssh.SSHReader[bytes]", limit: int) -> tuple[by
 
 
 async def _kill(process: "asyncssh.SSHClientProcess[bytes]") -> None:
-    """Ends a program and its channel. sshd passes the signal on only to programs of the login user, so close as well."""
+    """Ends a program and its channel: sshd passes the signal on only to programs of the login user."""
     with contextlib.suppress(OSError, asyncssh.Error):
         process.kill()
     process.close()

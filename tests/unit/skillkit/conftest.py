@@ -28,6 +28,9 @@ class SshServer:
         self.connections.clear()
 
 
+_RUNNING: dict[asyncio.Task[None], asyncio.subprocess.Process] = {}
+
+
 async def _serve(process: "asyncssh.SSHServerProcess[bytes]") -> None:
     child = await asyncio.create_subprocess_exec(
         "bash",
@@ -37,11 +40,17 @@ async def _serve(process: "asyncssh.SSHServerProcess[bytes]") -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    task = asyncio.current_task()
+    assert task is not None
+    _RUNNING[task] = child
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None
     feeding = asyncio.create_task(_copy(process.stdin, child.stdin))
     await asyncio.gather(_copy(child.stdout, process.stdout), _copy(child.stderr, process.stderr))
-    feeding.cancel()
     code = await child.wait()
+    feeding.cancel()
+    await asyncio.gather(feeding, return_exceptions=True)
+    child.stdin.close()
+    del _RUNNING[task]
     with contextlib.suppress(asyncssh.Error, OSError):
         process.exit(code if code >= 0 else 128 - code)
 
@@ -92,3 +101,7 @@ async def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         connection.abort()
     acceptor.close()
     await acceptor.wait_closed()
+    for task, child in list(_RUNNING.items()):
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await asyncio.wait([task], timeout=5)

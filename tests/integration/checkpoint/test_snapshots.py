@@ -5,6 +5,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 from anneal.checkpoint.v1 import checkpoint_pb2 as pb
+from anneal_checkpoint.model import DriverKind
+from anneal_checkpoint.operations import Operations
+from anneal_checkpoint.orders import Order
+from anneal_checkpoint.store_postgres import PostgresStore, open_database
 from anneal_runtime import faults
 from anneal_runtime.errors import (
     AlreadyExists,
@@ -299,16 +303,46 @@ async def test_the_next_run_completes_a_restore_that_was_cut_off_before_it_saves
 
 async def test_a_state_that_a_cut_off_restore_needs_is_not_dropped(stub: Stub, driver: FolderDriver) -> None:
     token = await acquire(stub, "run-1")
-    await stub.Snapshot(snapshot_request("run-1", token, 0))
-    await stub.Snapshot(snapshot_request("run-1", token, 1))
+    for generation in range(3):
+        await stub.Snapshot(snapshot_request("run-1", token, generation))
     write(driver, "b", "broken")
     driver.break_restore = True
     with pytest.raises(Unavailable):
         await stub.Restore(restore_request("run-1", token, 1, key="k"))
     await release(stub, "run-1", token)
+    await eventually(lambda: driver.states("m1") == ["0", "1"])
     second = await acquire(stub, "run-2")
     await stub.Snapshot(snapshot_request("run-2", second, 0))
     assert read(driver) == ORIGINAL
+
+
+async def test_closing_returns_only_when_nothing_is_under_way(
+    stub: Stub, driver: FolderDriver, postgres_dsn: str
+) -> None:
+    token = await acquire(stub, "run-1")
+    await stub.Snapshot(snapshot_request("run-1", token, 0))
+    driver.gate.clear()
+    database = await open_database(postgres_dsn, max_size=4)
+    operations = Operations(
+        PostgresStore(database),
+        {DriverKind.NSPAWN: driver},
+        keep=3,
+        max_paths=10,
+        at_once=1,
+        wake_sweeper=lambda: None,
+    )
+    order = Order(key="k", target="lab", run_id="run-1", token=token, generation=0)
+    caller = asyncio.create_task(operations.restore(order, force=True, volatile=()))
+    await eventually(lambda: any(c.startswith("restore") for c in driver.calls))
+    caller.cancel()
+    closing = asyncio.create_task(operations.close())
+    done, _ = await asyncio.wait({closing}, timeout=0.1)
+    driver.gate.set()
+    assert not done
+    await closing
+    assert (await operations.restore(order, force=True, volatile=())).restored
+    assert sum(c.startswith("restore") for c in driver.calls) == 1
+    await database.close()
 
 
 @pytest.mark.parametrize(

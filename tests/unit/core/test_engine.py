@@ -328,3 +328,23 @@ def test_whatever_happens_a_run_ends_and_every_item_has_a_reason(
     kept = sum(a.ending == "kept" for i in state.items.values() for a in i.attempts)
     assert state.generation == kept
     assert fold(world.log) == state
+
+
+def test_a_script_that_cannot_take_its_change_back_ends_the_run() -> None:
+    def broken(state: RunState, pending: object) -> Applied | None:
+        if pending.kind == "undo":  # type: ignore[attr-defined]
+            return Applied(command_id=pending.command_id, state="applied", exit_code=4)  # type: ignore[attr-defined]
+        return None
+
+    world = World(
+        items=[item("a"), item("b")],
+        ladders={"a": [candidate("a", 0, undo_blob="u")], "b": [candidate("b", 0, undo_blob="u")]},
+        can_snapshot=False,
+        verdicts={("a", 1): Outcome.FAIL},
+        override=broken,  # type: ignore[arg-type]
+    )
+    world.create()
+    state = world.run()
+    assert state.phase is Phase.FAILED
+    assert "a could not be taken back" in state.reason
+    assert state.items["b"].attempts == ()

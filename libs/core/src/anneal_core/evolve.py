@@ -198,11 +198,19 @@ def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunSta
 
 
 def _applied(state: RunState, pending: Pending, r: Applied, at: float) -> RunState:
-    if pending.kind == "undo":  # taking back by script: how it went is judged by the next look at the machine
-        done = Restored(command_id=r.command_id, restored=True, took_s=r.took_s)
-        return _restored(state, pending, done, at)
+    if pending.kind == "undo":
+        return _undone(state, pending, r, at)
     state = _timed(state, pending, "apply", r.took_s, at)
     return _with_attempt(state, pending.item_id, applied=r)
+
+
+def _undone(state: RunState, pending: Pending, r: Applied, at: float) -> RunState:
+    """Taken back by script. Where that fails nobody knows the machine's state any more: the run must not go on."""
+    state = _restored(state, pending, Restored(command_id=r.command_id, restored=True, took_s=r.took_s), at)
+    if r.state == "applied" and r.exit_code == 0:
+        return state
+    why = r.detail or f"it ended with {r.exit_code}"
+    return replace(state, failure=state.failure or f"{pending.item_id} could not be taken back: {why}")
 
 
 def _evaluated(state: RunState, pending: Pending, r: Evaluated, at: float) -> RunState:

@@ -1,5 +1,6 @@
 """Verdicts: what the evaluator does with each command. Knows no gRPC and no NATS."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from anneal_contracts.work import (
 )
 from anneal_runtime.errors import AnnealError, TargetUnreachable
 from anneal_skillkit.bench import Handler, Workbench
-from anneal_skillkit.interfaces import Context
+from anneal_skillkit.interfaces import Context, Judgement
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +69,16 @@ class Evaluations:
         )
 
     async def evaluate(self, command: Evaluate) -> Result:
-        """Reach first: a machine that nobody can log in to needs no verdict, it needs to be taken back."""
-        timings: dict[str, float] = {}
-        started = time.monotonic()
+        """Reach, health and verdict, looked at side by side. A machine that got worse has no verdict."""
         try:
             ctx = await self._bench.context(command)
-            health = await self._health(command.skill, ctx)
+            health, judged = await asyncio.gather(
+                self._health(command.skill, ctx), self._verdict(command, ctx), return_exceptions=True
+            )
         except TargetUnreachable as e:
             return self._lost(command, str(e))
-        timings["health"] = round(time.monotonic() - started, 6)
+        if isinstance(health, BaseException):
+            raise health
         if got_worse := worse(command.health_before, health):
             return Evaluated(
                 command_id=command.command_id,
@@ -84,22 +86,26 @@ class Evaluations:
                 health=health,
                 worse=got_worse,
                 evidence=health.detail,
-                parts=timings,
             )
-        started = time.monotonic()
-        try:
-            judged = await self._bench.skill(command.skill).runtime.evaluator.evaluate(ctx, command.item_id)
-        except TargetUnreachable as e:
-            return self._lost(command, str(e))
-        timings["verdict"] = round(time.monotonic() - started, 6)
+        if isinstance(judged, TargetUnreachable):
+            return self._lost(command, str(judged))
+        if isinstance(judged, BaseException):
+            raise judged
+        judgement, took_s = judged
         return Evaluated(
             command_id=command.command_id,
-            outcome=judged.outcome,
+            outcome=judgement.outcome,
             health=health,
-            evidence=judged.evidence,
-            skill_mode=judged.mode,
-            parts=timings,
+            evidence=judgement.evidence,
+            skill_mode=judgement.mode,
+            parts={"health": health.took_s, "verdict": took_s},
         )
+
+    async def _verdict(self, command: Evaluate, ctx: Context) -> tuple[Judgement, float]:
+        """The skill's word and the seconds it took."""
+        started = time.monotonic()
+        judged = await self._bench.skill(command.skill).runtime.evaluator.evaluate(ctx, command.item_id)
+        return judged, round(time.monotonic() - started, 6)
 
     def _lost(self, command: Evaluate, detail: str) -> Evaluated:
         health = Health(reachable=False, detail=detail)

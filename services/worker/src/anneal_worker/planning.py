@@ -50,7 +50,9 @@ class Planner:
 
     async def _ladder(self, ctx: Context, skill: str, item: ItemDetail, tips: Sequence[mem.Tip]) -> Ladder:
         static = await self._bench.skill(skill).runtime.executor.ladder(ctx, item)
-        recalled = [_recalled(t) for t in tips if t.kind == "tip" and t.action_kind in ("bash", "ansible")]
+        known = {a.hash: a for a in static}
+        tips_here = [t for t in tips if t.kind == "tip" and t.action_kind in ("bash", "ansible")]
+        recalled = [_recalled(t, known.get(t.action_hash)) for t in tips_here]
         bans = {t.action_hash: t.mechanism or f"failed in {t.run_id}" for t in tips if t.kind == "ban"}
         candidates = await gated(self._bench, [*recalled, *static], bans)
         return Ladder(item_id=item.id, candidates=tuple(candidates))
@@ -84,13 +86,14 @@ class Planner:
         return info.may.value if info is not None and not info.problem else "none"
 
 
-def _recalled(tip: mem.Tip) -> Action:
-    """A script that worked on this kind of machine. It passes the gate again like any other."""
+def _recalled(tip: mem.Tip, known: Action | None) -> Action:
+    """A script that worked on this kind of machine; what the skill says of the same script today still holds."""
+    origin = {"source": FixSource.RECALLED, "origin": tip.origin, "tip_id": tip.id}
+    if known is not None:
+        return known.model_copy(update=origin)
     return Action(
-        source=FixSource.RECALLED,
         kind="ansible" if tip.action_kind == "ansible" else "bash",
         title=tip.action_title,
         content=tip.content,
-        origin=tip.origin,
-        tip_id=tip.id,
+        **origin,
     )

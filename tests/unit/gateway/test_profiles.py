@@ -15,7 +15,8 @@ SHIPPED = Path(__file__).parents[3] / "anneal.yaml"
 
 
 def _load(environ: dict[str, str]) -> Profiles:
-    return load_profiles(load(GatewaySettings, environ), environ)
+    others = {f"ANNEAL_{name}_ADDR": "127.0.0.1:1" for name in ("SUPERVISOR", "EVALUATOR", "CHECKPOINT")}
+    return load_profiles(load(GatewaySettings, others | environ), environ)
 
 
 def test_without_a_file_there_is_the_embedded_model_and_it_may_not_write_scripts() -> None:
@@ -72,6 +73,7 @@ def test_may_can_be_held_back() -> None:
         ({"ANNEAL_MODELS_FILE": "/nowhere/anneal.yaml"}, "/nowhere/anneal.yaml"),
         ({"ANNEAL_GATEWAY_HTTP_LISTEN": "somewhere"}, "ANNEAL_GATEWAY_HTTP_LISTEN"),
         ({"ANNEAL_GATEWAY_NONSENSE": "1"}, "ANNEAL_GATEWAY_NONSENSE"),
+        ({"ANNEAL_SUPERVISOR_ADDR": ""}, "ANNEAL_SUPERVISOR_ADDR"),
     ],
 )
 def test_a_wrong_setting_is_named(environ: dict[str, str], field: str) -> None:

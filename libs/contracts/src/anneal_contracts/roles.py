@@ -150,8 +150,9 @@ class Reflection(Frozen):
     certainty: Certainty = Field(description="How well the evidence supports the mechanism.")
 
 
-# Plain sentences and nothing else: decoders that know patterns keep a very small model on its feet with it.
-_PLAIN_SENTENCES = r"^[A-Z][A-Za-z0-9 ,;:()/.'_-]{30,320}\.$"
+# Two or three sentences of plain words: a decoder that knows patterns keeps a very small model on its feet with it
+# (SmolLM2 135M: 8 of 8 samples were readable with it, 3 to 5 without).
+_PLAIN_SENTENCES = r"^The [A-Za-z0-9 ,'()]{25,150}\.( [A-Z][A-Za-z0-9 ,'()]{15,150}\.){1,2}$"
 
 
 class PlainWords(Frozen):

@@ -122,7 +122,7 @@ EMBEDDED_PROFILE = Profile(
     may=May.NONE,
     context_tokens=4096,
     timeout_s=60.0,
-    roles={ModelRole.REFLECTOR: RoleSettings(temperature=0.0, max_tokens=160)},
+    roles={ModelRole.REFLECTOR: RoleSettings(temperature=0.3, max_tokens=160)},
     limits=Limits(calls_per_run=200, tokens_per_run=1_000_000),
     circuit=Circuit(failures=3, slow_call_s=45.0, open_s=10.0),
     quirks=Quirks(structured="llguidance"),

@@ -6,6 +6,8 @@ from anneal_contracts.roles import May
 from anneal_runtime.settings import ServiceSettings
 from pydantic import Field, SecretStr
 
+_ADDRESS = r"^\S+:\d{1,5}$"
+
 
 class GatewaySettings(ServiceSettings):
     """Settings of the gateway: ANNEAL_GATEWAY_<FIELD> or ANNEAL_<FIELD>."""
@@ -14,15 +16,15 @@ class GatewaySettings(ServiceSettings):
 
     http_listen: str = Field(
         default="127.0.0.1:0",
-        pattern=r"^\S+:\d{1,5}$",
+        pattern=_ADDRESS,
         description="host:port of the model door and the health pages. Loopback by default; port 0 picks a free one.",
     )
     url: str = Field(
         default="", description="Address by which others reach http_listen. All services share it; not used here."
     )
-    supervisor_addr: str = Field(default="", description="host:port of the supervisor's gRPC server.")
-    evaluator_addr: str = Field(default="", description="host:port of the evaluator's gRPC server.")
-    checkpoint_addr: str = Field(default="", description="host:port of the checkpoint service's gRPC server.")
+    supervisor_addr: str = Field(pattern=_ADDRESS, description="host:port of the supervisor's gRPC server.")
+    evaluator_addr: str = Field(pattern=_ADDRESS, description="host:port of the evaluator's gRPC server.")
+    checkpoint_addr: str = Field(pattern=_ADDRESS, description="host:port of the checkpoint service's gRPC server.")
     models_file: str = Field(
         default="",
         description="Path of anneal.yaml with the model profiles. Empty: the built-in default profile alone.",

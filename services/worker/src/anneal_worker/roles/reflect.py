@@ -48,8 +48,8 @@ async def reflect(
         return ReflectedAnswer(words="", detail=f"There is no model profile {profile!r}.")
     call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.REFLECTOR)
     if info.may is May.NONE:
-        words = await take_turn(door, call, info, PLAIN_WORDS, _words_messages(request, prompts), tries=tries)
-        return _answer(words)
+        asked = _words_messages(request, prompts)
+        return _answer(await take_turn(door, call, info, PLAIN_WORDS, asked, tries=tries, teach=False))
     messages = await _messages(request, info, blob_reader, prompts)
     return _answer(await take_turn(door, call, info, REFLECTION, messages, tries=tries))
 

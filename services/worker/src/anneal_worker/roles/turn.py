@@ -75,8 +75,12 @@ async def take_turn(
     *,
     tries: int = DEFAULT_TRIES,
     context: Mapping[str, Any] | None = None,
+    teach: bool = True,
 ) -> Turn[Answer]:
-    """Asks until an answer keeps its contract. Never raises for what a model or its server does: see Turn.mode."""
+    """Asks until an answer keeps its contract. Never raises for what a model or its server does: see Turn.mode.
+
+    teach off: asks the same again instead of feeding errors back, for a model too small to learn from them.
+    """
     log = _Log()
     asked = list(messages)
     room = profile.max_tokens_by_role.get(call.role.value, 1024)
@@ -97,7 +101,8 @@ async def take_turn(
             errors = e.errors
         if cleaned.problem is Problem.TRUNCATED:
             room = min(2 * room, max(room, profile.context_tokens // 2))
-        asked = _with_feedback(messages, cleaned.text, contract.feedback(errors), cleaned.problem)
+        if teach:
+            asked = _with_feedback(messages, cleaned.text, contract.feedback(errors), cleaned.problem)
     detail = f"After {tries} tries: " + "; ".join(f"{e.field or 'answer'}: {e.problem}" for e in errors)
     return log.ended(None, CoreMode.CONTRACT_VIOLATION.value, detail)
 

@@ -102,6 +102,7 @@ def _base(root: Path, work: Path, name: str, entry: Mapping[str, Any]) -> None:
         summary=entry["summary"],
         provides=tuple(entry.get("provides", ())),
         requires=tuple(entry.get("requires", ())),
+        folders=False,
         users=_ids(root / "etc/passwd"),
         groups=_ids(root / "etc/group"),
     )

@@ -34,6 +34,8 @@ class Spec:
     attributes: Mapping[str, str] = field(default_factory=dict)
     pre: str = ""
     post: str = ""
+    # A package made from files on the disk owns those alone; the folders belong to the base.
+    folders: bool = True
     # Names of the root's own users and groups: an RPM records names, and the host's may differ.
     users: Mapping[int, str] = field(default_factory=dict)
     groups: Mapping[int, str] = field(default_factory=dict)
@@ -48,18 +50,14 @@ def merged(path: str) -> str:
 
 
 def copy_real(root: Path, path: str, tree: Path) -> None:
-    """Take over one file as it is on the disk: content, mode, owner, time, and the modes of its folders."""
+    """Take over one file as it is on the disk: content, mode, owner, time. Folders are left to the base."""
     source = root / path.lstrip("/")
     if any(fnmatch.fnmatch(path, pattern) for pattern in _ALWAYS_DROPPED[:7]):
         return
     if not source.is_symlink() and not source.is_file():
         return
     target = tree / path.lstrip("/")
-    tree.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(Path(path).parents[:-1]):
-        copy = tree / str(folder).lstrip("/")
-        copy.mkdir(exist_ok=True)
-        copy.chmod((root / str(folder).lstrip("/")).stat().st_mode & 0o7777)
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source, target, follow_symlinks=False)
     info = source.lstat()
     os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
@@ -146,17 +144,10 @@ def _files(spec: Spec, tree: Path) -> list[str]:
     for path in sorted(tree.rglob("*")):
         name = "/" + str(path.relative_to(tree))
         folder = path.is_dir() and not path.is_symlink()
-        if folder and (name in common or not _owned(name, spec)):
+        if folder and (name in common or not spec.folders):
             continue
         lines.append(f'{_prefix(name, path, spec)}{"%dir " if folder else ""}"{name}"')
     return lines
-
-
-def _owned(folder: str, spec: Spec) -> bool:
-    """A package owns the folders that bear its content; base packages own files alone."""
-    return bool(spec.units or spec.requires or spec.attributes or spec.post or spec.pre) or folder.startswith(
-        ("/etc/", "/var/")
-    )
 
 
 def _prefix(name: str, path: Path, spec: Spec) -> str:

@@ -39,9 +39,11 @@ def failing_objects(root: Element, check: Check) -> list[str]:
 
 class _Index:
     def __init__(self, root: Element) -> None:
-        self._by_id = {
-            e.get("id", ""): e for e in root.iter() if isinstance(e.tag, str) and e.get("id", "").startswith("oval:")
-        }
+        self._by_id: dict[str, Element] = {}
+        for element in root.iter():
+            # The definitions come first; what was collected for them has the same ids.
+            if isinstance(element.tag, str) and element.get("id", "").startswith("oval:"):
+                self._by_id.setdefault(element.get("id", ""), element)
         system = f"{R}results/{R}system"
         self._tests = {t.get("test_id", ""): t for t in root.iterfind(f"{system}/{R}tests/{R}test")}
         self._definitions = {

@@ -37,7 +37,7 @@ done
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What one probe found. fixed_sysctls: kernel parameters that cannot be set there."""
+    """What one probe found. fixed_sysctls, absent_sysctls: kernel parameters that cannot be set, are not there."""
 
     os_id: str
     os_version: str
@@ -46,6 +46,7 @@ class Facts:
     virtualization: str
     mounts: frozenset[str]
     fixed_sysctls: frozenset[str]
+    absent_sysctls: frozenset[str]
 
     def fingerprint(self, content: Content) -> str:
         """What a fix that worked depends on. Two fresh clones share it; other systems, content or values do not.
@@ -84,6 +85,7 @@ async def probe(session: TargetSession, sysctls: Collection[str]) -> Facts:
             virtualization=found["virtualization"][0][0],
             mounts=frozenset(values[0] for values in found.get("mount", [])),
             fixed_sysctls=frozenset(values[0] for values in found.get("readonly", [])),
+            absent_sysctls=frozenset(values[0] for values in found.get("absent", [])),
         )
     except (KeyError, ValueError, IndexError) as e:
         raise FailedPrecondition(f"{session.access.name}: the system cannot be recognised", field="target") from e
@@ -113,6 +115,8 @@ class Fixability:
         for test, name in self.sysctls().items():
             if test in false_tests and name in facts.fixed_sysctls:
                 reasons[test] = f"the kernel parameter {name} is read-only in this machine ({facts.virtualization})"
+            elif test in false_tests and name in facts.absent_sysctls:
+                reasons[test] = f"there is no kernel parameter {name} in this machine ({facts.virtualization})"
         for test, mount in self.mounts().items():
             if test in false_tests and mount not in facts.mounts | _MAKEABLE_MOUNTS:
                 reasons[test] = f"{mount} is not a file system of its own, and making one needs a disk for it"

@@ -1,0 +1,3 @@
+#!/bin/bash
+sed -i -E '/^\s*(server|pool)\s/d' /etc/chrony.conf
+printf 'server time.example.mil iburst maxpoll 16\n' >>/etc/chrony.conf

@@ -114,7 +114,7 @@ class ModelServer:
             self._server = self._task = None
 
     def _app(self) -> FastAPI:
-        app = FastAPI()
+        app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
 
         @app.post("/v1/chat/completions")
         async def chat(request: Request) -> Response:

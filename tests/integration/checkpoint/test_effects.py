@@ -106,6 +106,10 @@ async def test_a_restore_marks_what_it_took_back_and_nothing_else(stub: Stub, dr
     (driver.machine("m1") / "a").write_text("changed")
     assert (await stub.Restore(restore_request("run-1", token, 1, key="k"))).restored
     assert await states(stub) == {"kept": "applied", "ran": "undone", "broke": "undone", "open": "intended"}
+    assert (await stub.BeginEffect(effect_request("run-1", token, key="open"))).begun_before
+    with pytest.raises(FailedPrecondition, match="undone") as late:
+        await stub.BeginEffect(effect_request("run-1", token, key="ran"))
+    assert late.value.field == "idempotency_key"
 
 
 async def test_an_effect_without_a_name_is_refused(stub: Stub) -> None:

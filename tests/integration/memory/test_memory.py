@@ -162,7 +162,7 @@ async def test_a_wrong_field_is_named(stub: Stub) -> None:
         ("action_hash", {"action_hash": "00"}),
         ("action_hash", {"content": "another script"}),
         ("action_kind", {"action_kind": "perl"}),
-        ("content", {"content": "x" * 65_537}),
+        ("content", {"content": "x" * 131_073}),
         ("content", {"content": ""}),
         ("origin", {"origin": "x" * 101}),
     ]
@@ -186,9 +186,9 @@ async def test_a_wrong_field_is_named(stub: Stub) -> None:
 
 
 async def test_foreign_words_are_cut_and_scripts_never(stub: Stub) -> None:
-    await record(stub, outcome("x" * 65_536, mechanism="m" * 10_000, action_title="t" * 1000))
+    await record(stub, outcome("x" * 131_072, mechanism="m" * 10_000, action_title="t" * 1000))
     [tip] = await recall(stub)
-    assert len(tip.content) == 65_536
+    assert len(tip.content) == 131_072
     assert len(tip.mechanism) == 2000
     assert tip.mechanism.endswith("[cut]")
     assert len(tip.action_title) == 300

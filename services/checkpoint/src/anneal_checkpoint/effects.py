@@ -81,6 +81,11 @@ class Effects:
             known = await tx.effect(effect.key)
             if known is not None and not same_change(known, effect):
                 raise AlreadyExists("this key belongs to another change", field="idempotency_key")
+            if known is not None and known.state is EffectState.UNDONE:
+                # A late delivery of an old command: its change was taken back, and its attempt is over.
+                raise FailedPrecondition(
+                    f"effect {effect.key} was undone; a new attempt has a key of its own", field="idempotency_key"
+                )
             if known is None:
                 begun = Begun(effect=await tx.insert_effect(replace(effect, state=EffectState.INTENDED)), before=False)
             elif known.state is EffectState.INTENDED and known.fencing_token != effect.fencing_token:

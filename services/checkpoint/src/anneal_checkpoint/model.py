@@ -117,8 +117,8 @@ class EffectState(StrEnum):
     """Life of a change to a target."""
 
     INTENDED = "intended"  # it may or may not have happened: the markers on the target tell
-    APPLIED = "applied"  # it ran to its end, whatever its exit code
-    FAILED = "failed"  # it could not be carried out
+    APPLIED = "applied"  # it ran to its end
+    FAILED = "failed"  # it could not be carried out, or says itself that it failed
     UNDONE = "undone"  # a restore or an undo script took it back
 
 

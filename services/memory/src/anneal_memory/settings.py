@@ -41,10 +41,10 @@ class MemorySettings(ServiceSettings):
         description="Bans that one recall gives for an item, newest first; bounds the answer.",
     )
     max_content_bytes: int = Field(
-        default=65_536,
+        default=131_072,
         ge=1024,
         le=1_048_576,
-        description="Longest script kept, in bytes of UTF-8. None known is over 20 kB.",
+        description="Longest script kept, in bytes of UTF-8. The largest fix of the RHEL 9 content has 41 kB.",
     )
     max_mechanism_chars: int = Field(
         default=2_000,

@@ -157,6 +157,14 @@ def test_a_dry_run_shows_what_it_would_try() -> None:
     assert "PermitRootLogin no" in text
 
 
+def test_a_fix_that_was_held_back_is_told_with_the_reason() -> None:
+    run = sample_run()
+    run.items[0].plan.append(Action(hash="zz", source="vendor", title="old fix", policy="failed here before"))
+    text = render_html(run_document(run), Extras())
+    assert text.count('<ul class="untried">') == 1
+    assert "old fix: failed here before" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -23,7 +23,13 @@ class HttpListener:
     def __init__(self, app: FastAPI, listen: str) -> None:
         self._listen = listen
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", loop="none", server_header=False
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            loop="none",
+            server_header=False,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None

@@ -103,6 +103,13 @@ class Lab:
 
     # Generations
 
+    def console(self, name: str) -> list[str]:
+        """Words to put before a command so that it runs as root inside a machine, whatever became of its sshd."""
+        pid = container.init_process(self.machine_paths(name))
+        if pid is None:
+            raise LabError(f"{name} is not running")
+        return ["nsenter", "--target", str(pid), "--all", "--"]
+
     def snapshot(self, name: str, generation: str) -> None:
         """Keep the disk as it is now. The machine is held still for the copy, so it is of one moment."""
         check_generation_name(generation)

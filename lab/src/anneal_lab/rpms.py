@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -156,38 +157,27 @@ def _repository_package(work: Path, entry: Wanted) -> None:
 
 
 def _publish(root: Path, work: Path) -> None:
-    """Sign with a key made for this image and thrown away: nobody can add a package that the image would trust."""
-    ring = work / "gnupg"
-    ring.mkdir(mode=0o700)
-    env = {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "GNUPGHOME": str(ring),
-        "HOME": str(work),
-        "LC_ALL": "C.UTF-8",
-    }
-    ask = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
-    try:
-        run([*ask, "--quick-generate-key", "anneal lab", "rsa3072", "sign", "never"], env=env)
-        packages = sorted((work / "repo").glob("*.rpm"))
-        run(
-            [
-                "rpmsign",
-                "--define",
-                f"__gpg {shutil.which('gpg')}",
-                "--define",
-                "_gpg_name anneal lab",
-                "--addsign",
-                *packages,
-            ],
-            env=env,
-            timeout=180,
-        )
-        public = run(["gpg", "--armor", "--export", "anneal lab"], env=env)
-    finally:
-        run(["gpgconf", "--kill", "all"], env=env)
+    """Sign, index, and tell the root which key to trust."""
+    # Not under `work`: the key agent's socket must have a short path.
+    with tempfile.TemporaryDirectory(prefix="anneal-gpg-") as ring:
+        public = _sign(sorted((work / "repo").glob("*.rpm")), ring)
     keys = root / "etc/pki/rpm-gpg"
     keys.mkdir(parents=True, exist_ok=True)
     (keys / _KEY).write_text(public)
     shutil.copytree(work / "repo", root / REPO, dirs_exist_ok=True)
     run(["createrepo_c", "-q", root / REPO])
     inside(root, ["rpm", "--import", f"/etc/pki/rpm-gpg/{_KEY}"])
+
+
+def _sign(packages: list[Path], ring: str) -> str:
+    """Sign with a key made for this image and thrown away: nobody can add a package that the image would trust."""
+    path = os.environ.get("PATH", "/usr/bin:/bin")
+    env = {"PATH": path, "GNUPGHOME": ring, "HOME": ring, "LC_ALL": "C.UTF-8"}
+    ask = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    defines = ["--define", f"__gpg {shutil.which('gpg')}", "--define", "_gpg_name anneal lab"]
+    try:
+        run([*ask, "--quick-generate-key", "anneal lab", "rsa3072", "sign", "never"], env=env)
+        run(["rpmsign", *defines, "--addsign", *packages], env=env, timeout=180)
+        return run(["gpg", "--armor", "--export", "anneal lab"], env=env)
+    finally:
+        run(["gpgconf", "--kill", "all"], env=env)

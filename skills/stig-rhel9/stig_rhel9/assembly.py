@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from anneal_contracts.work import DeclaredMode
-from anneal_skillkit.interfaces import Checkpoint, Evaluator, Executor, WorkQueue
+from anneal_skillkit.interfaces import Checkpoint, Context, Evaluator, Executor, WorkQueue
 from anneal_skillkit.loader import SkillSpec
 
 from stig_rhel9.content import ContentStore
@@ -11,6 +11,7 @@ from stig_rhel9.exports import export
 from stig_rhel9.judge import StigEvaluator
 from stig_rhel9.ladder import StigExecutor
 from stig_rhel9.queue import StigQueue
+from stig_rhel9.vendor_tool import remediate
 
 
 class VolatilePaths:
@@ -38,6 +39,10 @@ class StigSkill:
     def modes(self) -> Sequence[DeclaredMode]:
         """The failure modes of the skill's own."""
         return self._manifest.modes
+
+    async def baseline(self, ctx: Context) -> str:
+        """The vendor's own remediation, unattended."""
+        return await remediate(ctx, await self._store.get(ctx.profile, ctx.tailoring))
 
     async def export(self, fmt: str, run: Mapping[str, object], artifacts: Mapping[str, bytes]) -> tuple[bytes, str]:
         """arf or cklb of a finished run; see stig_rhel9.exports."""

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "target": (f"{_COMMANDS}.target:target", "Add, list, test and remove targets."),
     "skills": (f"{_COMMANDS}.skills:skills", "List the skills and their profiles."),
     "lab": (f"{_COMMANDS}.lab:lab", "Build and boot the disposable machine to practise on."),
+    "bench": (f"{_COMMANDS}.bench:bench", "Measure what the tool does that people use without anneal."),
     "doctor": (f"{_COMMANDS}.doctor:doctor", "Check this machine; say what is missing and how to mend it."),
 }
 

@@ -162,6 +162,13 @@ class SkillRuntime(Protocol):
 
     def modes(self) -> Sequence[DeclaredMode]: ...
 
+    async def baseline(self, ctx: Context) -> str:
+        """Lets the tool that people use without anneal loose on the target, for comparison; returns how, in words.
+
+        Raises NotFound where the skill has no such peer.
+        """
+        ...
+
     async def export(self, fmt: str, run: Mapping[str, object], artifacts: Mapping[str, bytes]) -> tuple[bytes, str]:
         """A report in a format of the skill's own: content and media type. run is the run document (JSON data)."""
         ...

@@ -104,6 +104,9 @@ class Scratch:
     def modes(self) -> Sequence[DeclaredMode]:
         return ()
 
+    async def baseline(self, ctx: Context) -> str:
+        raise NotFound("the scratch skill has no peer", field="skill")
+
     async def export(self, fmt: str, run: Mapping[str, object], artifacts: Mapping[str, bytes]) -> tuple[bytes, str]:
         raise NotFound(f"no format {fmt!r}", field="format")
 

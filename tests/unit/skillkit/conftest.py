@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,7 @@ async def _serve(process: "asyncssh.SSHServerProcess[bytes]") -> None:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     task = asyncio.current_task()
     assert task is not None
@@ -71,6 +74,7 @@ async def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     key, host_key = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
     key_path = tmp_path / "key"
     key.write_private_key(key_path)
+    key_path.chmod(0o600)
     held: list[asyncssh.SSHServerConnection] = []
 
     class Door(asyncssh.SSHServer):
@@ -103,5 +107,5 @@ async def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     await acceptor.wait_closed()
     for task, child in list(_RUNNING.items()):
         with contextlib.suppress(ProcessLookupError):
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)
         await asyncio.wait([task], timeout=5)

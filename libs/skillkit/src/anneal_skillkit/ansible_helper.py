@@ -48,8 +48,7 @@ def main() -> int:
 def _serve(home: Path) -> int:
     config = home / "ansible.cfg"
     config.touch()
-    own = {"ANSIBLE_CONFIG": config, "ANSIBLE_LOCAL_TEMP": home / "tmp", "ANSIBLE_SSH_CONTROL_PATH_DIR": _control_dir()}
-    os.environ.update(_SETTINGS, **{name: str(path) for name, path in own.items()})
+    os.environ.update(_SETTINGS, ANSIBLE_CONFIG=str(config), ANSIBLE_LOCAL_TEMP=str(home / "tmp"))
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     _preload()
@@ -77,7 +76,7 @@ def _preload() -> None:
 
 
 def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs one job in a fork, in a process group of its own that is killed when its time is over."""
+    """Runs one job in a fork, which is killed with all that it started when its time is over."""
     folder = Path(job["folder"])
     output = folder / "output"
     began = time.monotonic()
@@ -85,7 +84,6 @@ def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
     if child == 0:
         code = 70
         try:
-            os.setpgid(0, 0)
             code = _run(job, folder, output)
         finally:
             sys.stdout.flush()
@@ -101,11 +99,23 @@ def _wait(child: int, until: float) -> tuple[int, bool]:
     try:
         ready, _, _ = select.select([pidfd], [], [], max(0.0, until - time.monotonic()))
         if not ready:
-            os.killpg(child, signal.SIGKILL)
+            _kill_tree(child)
         _, status = os.waitpid(child, 0)
         return (124, True) if not ready else (os.waitstatus_to_exitcode(status), False)
     finally:
         os.close(pidfd)
+
+
+def _kill_tree(pid: int) -> None:
+    """Ends a process and all below it: Ansible's workers have sessions of their own, a group does not reach them."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in below:
+            _kill_tree(int(child))
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, FileNotFoundError):
+        return
 
 
 def _run(job: Mapping[str, Any], folder: Path, output: Path) -> int:
@@ -121,13 +131,6 @@ def _run(job: Mapping[str, Any], folder: Path, output: Path) -> int:
     cli.parse()
     code = cli.run()
     return int(code or 0)
-
-
-def _control_dir() -> Path:
-    """Where SSH keeps its shared connections: short, as a socket's path must be, and only ours."""
-    folder = Path.home() / ".ansible" / "anneal-cp"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 def _play(job: Mapping[str, Any], folder: Path) -> Path:
@@ -150,7 +153,9 @@ def _play(job: Mapping[str, Any], folder: Path) -> Path:
             "ansible_user": job["user"],
             "ansible_ssh_private_key_file": job["key_path"],
             "ansible_ssh_common_args": f"-F /dev/null {strict} -o IdentitiesOnly=yes -o BatchMode=yes",
-            "ansible_ssh_extra_args": "-o ControlMaster=auto -o ControlPersist=30s",
+            # One shared connection for the tasks of this run, none for the next: the machine may have been restored.
+            "ansible_control_path_dir": str(folder),
+            "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=3s -o ServerAliveInterval=3",
             "ansible_python_interpreter": "/usr/bin/python3",
         },
         "pre_tasks": before,

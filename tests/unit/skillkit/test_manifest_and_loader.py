@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,7 +16,7 @@ SKILLS = Path(__file__).parents[3] / "skills"
 RUNTIME = "def build(spec):\n    return spec.manifest.name\n"
 
 
-def _skill(root: Path, called: str = "demo", code: str = RUNTIME, **changes: object) -> Path:
+def _skill(root: Path, called: str = "demo", code: str = RUNTIME, **changes: Any) -> Path:
     folder = root / called
     folder.mkdir()
     manifest = {
@@ -57,7 +58,7 @@ def test_every_skill_here_is_valid_by_the_published_schema(path: Path) -> None:
         ({"name": "other"}, "name"),
     ],
 )
-def test_a_broken_manifest_names_the_file_and_the_field(tmp_path: Path, changes: dict[str, object], field: str) -> None:
+def test_a_broken_manifest_names_the_file_and_the_field(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
     folder = _skill(tmp_path, **changes)
     with pytest.raises(BrokenManifest) as caught:
         load_manifest(folder)
@@ -82,7 +83,8 @@ def test_a_broken_skill_keeps_no_other_from_loading(tmp_path: Path) -> None:
     found = discover_skills(tmp_path, cache=tmp_path / "cache")
     assert list(found.skills) == ["good"]
     assert sorted(found.broken) == ["bad-build", "bad-import", "bad-manifest", "no-build"]
-    assert found.get("good").runtime == "good"
+    runtime: object = found.get("good").runtime
+    assert runtime == "good"
     with pytest.raises(BrokenSkill):
         found.get("bad-import")
     with pytest.raises(NotFound) as caught:

@@ -55,7 +55,7 @@ def _reflect() -> Reflect:
 
 async def _blobs(sha: str) -> bytes:
     assert sha == "b1"
-    return b"#!/bin/bash\necho the vendor script\n"
+    return b"#!/bin/bash\ntouch '/the vendor script'\n"
 
 
 @pytest_asyncio.fixture
@@ -79,6 +79,7 @@ async def test_a_good_model_gives_one_action_exactly_as_it_wrote_it(start: Start
     assert answer.action is not None
     assert answer.action.content == SCRIPT
     assert (answer.action.source, answer.action.kind, answer.mode) == (FixSource.MODEL, "bash", "")
+    assert (answer.analysis, answer.detail) == ("The setting is absent, and the script adds it.", "")
     assert answer.model == "scripted-1"
     assert answer.usage.calls == len(answer.transcript) == 1
     used = await gateway.app._door._ledger.usage("run-1")
@@ -152,6 +153,14 @@ async def test_a_hostile_script_passes_as_a_proposal_only_and_unchanged(
     assert answer.action.source is FixSource.MODEL
 
 
+async def test_a_script_that_failed_before_is_not_proposed_again(start: Start, model: ModelServer) -> None:
+    model.scripts = {"rule_1": "#!/bin/bash\ntouch '/the vendor script'\n"}
+    door, _ = await start()
+    answer = await propose(door, _propose(), "scripted", _blobs)
+    assert (answer.action, answer.mode) == (None, "contract_violation")
+    assert "take another approach" in answer.detail
+
+
 async def test_missing_input_is_a_mode_of_its_own(start: Start, model: ModelServer) -> None:
     model.behaviour = Behaviour.MISSING_INPUT
     door, _ = await start()
@@ -197,7 +206,8 @@ async def test_a_used_up_budget_is_a_mode_of_its_own(start: Start) -> None:
     assert (await propose(door, _propose(), "scripted", _blobs)).action is not None
     answer = await propose(door, _propose(), "scripted", _blobs)
     assert (answer.action, answer.mode) == (None, "budget_exhausted")
-    assert "1 of 1 model calls" in answer.detail
+    # The gateway's words, without what its client puts around them.
+    assert answer.detail == "Run run-1 has made 1 of 1 model calls."
 
 
 async def test_a_model_that_may_judge_gives_a_lesson_and_one_that_may_not_gives_words_alone(

@@ -157,12 +157,15 @@ def test_a_dry_run_shows_what_it_would_try() -> None:
     assert "PermitRootLogin no" in text
 
 
-def test_a_fix_that_was_held_back_is_told_with_the_reason() -> None:
+def test_a_fix_that_was_held_back_is_told_with_its_reason_and_its_script() -> None:
     run = sample_run()
-    run.items[0].plan.append(Action(hash="zz", source="vendor", title="old fix", policy="failed here before"))
-    text = render_html(run_document(run), Extras())
-    assert text.count('<ul class="untried">') == 1
-    assert "old fix: failed here before" in text
+    run.items[0].plan.append(Action(hash="zz", source="model", title="bad fix", policy="destroys data", blob="bb"))
+    document = run_document(run)
+    text = render_html(document, Extras(scripts={"bb": "rm -rf --no-preserve-root /"}))
+    assert text.count("Held back</span>") == 1
+    assert "destroys data" in text
+    assert "rm -rf --no-preserve-root /" in text
+    assert {row["rung"]: row["held_back"] for row in document["by_rung"]}["model"] == 1
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,10 @@ class ContractError(Exception):
 
 
 class ActionProposal(Frozen):
-    """One action: a bash script that makes one item pass, or the reason why none can be written."""
+    """One action: a bash script that makes one item pass, or the reason why none can be written.
+
+    Validation context: needs_undo (bool), tried (scripts that failed on this item, stripped).
+    """
 
     analysis: Annotated[str, Field(min_length=1, max_length=4000)] = Field(
         description="Why the item fails on this machine now, and why the script below changes that."
@@ -96,8 +99,10 @@ class ActionProposal(Frozen):
             raise ValueError(f"script: {problem}")
         if not self.title.strip():
             raise ValueError("title: must not be empty")
-        needs_undo = bool((info.context or {}).get("needs_undo"))
-        if needs_undo and not self.undo.strip():
+        context = info.context or {}
+        if self.script.strip() in context.get("tried", ()):
+            raise ValueError("script: was tried before on this item and failed; take another approach")
+        if context.get("needs_undo") and not self.undo.strip():
             raise ValueError("undo: this target has no snapshots, so a script that takes the action back is required")
         if self.undo.strip() and (problem := script_problem(self.undo)):
             raise ValueError(f"undo: {problem}")

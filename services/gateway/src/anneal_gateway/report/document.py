@@ -59,21 +59,28 @@ def counts(score: ScoreCounts) -> dict[str, int]:
 
 
 def by_rung(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each rung was asked for and what it fixed, with the seconds its attempts took."""
+    """What each rung tried, fixed, and was kept from trying, with the seconds its attempts took."""
     table: dict[str, dict[str, Any]] = {rung: _row(rung) for rung in RUNGS}
     for item in items:
         for attempt in item["story"]:
             row = table.setdefault(attempt["rung"], _row(attempt["rung"]))
-            row["attempts"] += 1
-            row["refused"] += attempt["ending"] == "refused"
+            row["held_back" if attempt["ending"] == "refused" else "attempts"] += 1
             row["seconds"] = round(row["seconds"] + attempt["seconds"], 3)
+        for action in held_back(item):
+            table.setdefault(action["source"], _row(action["source"]))["held_back"] += 1
         if item["rung"]:
             table.setdefault(item["rung"], _row(item["rung"]))["fixed"] += 1
     return list(table.values())
 
 
+def held_back(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Fixes of an item that were known and never ran: refused by policy, or banned by memory."""
+    tried = {attempt["hash"] for attempt in item["story"]}
+    return [action for action in item["plan"] if not action["allowed"] and action["hash"] not in tried]
+
+
 def _row(rung: str) -> dict[str, Any]:
-    return {"rung": rung, "attempts": 0, "fixed": 0, "refused": 0, "seconds": 0.0}
+    return {"rung": rung, "attempts": 0, "fixed": 0, "held_back": 0, "seconds": 0.0}
 
 
 def _score(run: pb.Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from anneal.supervisor.v1.supervisor_pb2 import VerifyRunResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from anneal_gateway.report import words
-from anneal_gateway.report.document import Document, counts
+from anneal_gateway.report.document import Document, counts, held_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _stories(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Items by state, the most severe first."""
     by_state: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for item in items:
-        by_state[item["state"]].append({**item, "untried": _untried(item)})
+        by_state[item["state"]].append({**item, "held_back": held_back(item)})
     known = [s for s in _ORDER if s in by_state] + sorted(set(by_state) - set(_ORDER))
     severity = {name: n for n, name in enumerate(_SEVERITIES)}
     return [
@@ -152,12 +152,6 @@ def _stories(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for state in known
     ]
-
-
-def _untried(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Fixes that were known and held back: refused by policy, or banned by memory."""
-    tried = {attempt["hash"] for attempt in item["story"]}
-    return [action for action in item["plan"] if not action["allowed"] and action["hash"] not in tried]
 
 
 def _rungs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from anneal_contracts.canonical import canonical_json
 from anneal_runtime.errors import AnnealError, InvalidArgument, NotFound
 
 from anneal_gateway.clients import Clients
-from anneal_gateway.report.document import Document, run_document
+from anneal_gateway.report.document import Document, held_back, run_document
 from anneal_gateway.report.html import Extras, render_html
 from anneal_gateway.report.scripts import script_of
 
@@ -108,7 +108,9 @@ def event_line(event: Event) -> bytes:
 
 
 def _blobs(document: Document) -> set[str]:
-    """Every script that the page shows: what ran, and for a dry run what would have."""
-    ran = {attempt["blob"] for item in document["items"] for attempt in item["story"]}
-    planned = {action["blob"] for item in document["items"] for action in item["plan"]}
-    return (ran | (planned if document["limits"]["dry_run"] else set())) - {""}
+    """Every script that the page shows: what ran, what was held back, and for a dry run what would have run."""
+    items = document["items"]
+    ran = {attempt["blob"] for item in items for attempt in item["story"]}
+    kept_back = {action["blob"] for item in items for action in held_back(item)}
+    planned = {action["blob"] for item in items for action in item["plan"]}
+    return (ran | kept_back | (planned if document["limits"]["dry_run"] else set())) - {""}

@@ -149,7 +149,9 @@ def _translated(e: APIError) -> AnnealError:
         return DeadlineExceeded("The gateway did not answer in time.")
     if isinstance(e, APIConnectionError):
         return Unavailable("The gateway's model door cannot be reached.")
-    message = str(e.message)[:500]
+    # The client's own message has the status in front; the body has the gateway's words alone.
+    told = e.body.get("message") if isinstance(e.body, dict) else None
+    message = str(told or e.message)[:500]
     if not isinstance(e, APIStatusError):
         return Unavailable(message)
     if e.code == "insufficient_quota":

@@ -1,6 +1,6 @@
 """The Worker role: one bash script under the contract ActionProposal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class ProposedAnswer:
     action: Action | None
     mode: str = ""
     detail: str = ""
+    # The model's own account of the cause; for people, never evidence.
+    analysis: str = ""
     usage: Usage = field(default_factory=Usage)
     transcript: Sequence[bytes] = ()
     model: str = ""
@@ -45,11 +47,12 @@ async def propose(
     try:
         info = (await door.profiles()).get(profile or "default")
     except AnnealError as e:
-        return ProposedAnswer(action=None, mode=MODEL_UNAVAILABLE, detail=str(e))
+        return ProposedAnswer(action=None, mode=MODEL_UNAVAILABLE, detail=e.message)
     refusal = _refusal(profile, info)
     if refusal or info is None:
         return ProposedAnswer(action=None, mode=CoreMode.POLICY_DENIED.value, detail=refusal)
-    messages = await _messages(request, info, blob_reader, prompts)
+    scripts = await past_scripts(request.past, blob_reader)
+    messages = _messages(request, info, scripts, prompts)
     call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.WORKER)
     turn = await take_turn(
         door,
@@ -58,7 +61,7 @@ async def propose(
         ACTION_PROPOSAL,
         messages,
         tries=tries,
-        context={"needs_undo": not request.can_snapshot},
+        context={"needs_undo": not request.can_snapshot, "tried": {s.strip() for s in scripts.values()}},
     )
     return _answer(turn)
 
@@ -71,11 +74,11 @@ def _refusal(profile: str, info: ProfileInfo | None) -> str:
     return ""
 
 
-async def _messages(
-    request: Propose, info: ProfileInfo, blob_reader: BlobReader | None, prompts: Path | None
+def _messages(
+    request: Propose, info: ProfileInfo, scripts: Mapping[int, str], prompts: Path | None
 ) -> list[dict[str, str]]:
     room = room_chars(info.context_tokens, info.max_tokens_by_role.get(ModelRole.WORKER.value, 1024))
-    past = past_parts(request.past, await past_scripts(request.past, blob_reader))
+    past = past_parts(request.past, scripts)
     values = {
         "item": compose(item_parts(request.item), room // 2),
         "environment": _environment(request),
@@ -106,9 +109,15 @@ def _answer(turn: Turn[ActionProposal]) -> ProposedAnswer:
     if proposal is not None and proposal.missing_input.strip():
         mode, detail = CoreMode.MISSING_INPUT.value, proposal.missing_input.strip()
     elif proposal is not None:
-        action, detail = _action(proposal), proposal.analysis
+        action = _action(proposal)
     return ProposedAnswer(
-        action=action, mode=mode, detail=detail, usage=turn.usage, transcript=turn.transcript, model=turn.model
+        action=action,
+        mode=mode,
+        detail=detail,
+        analysis=proposal.analysis if proposal is not None else "",
+        usage=turn.usage,
+        transcript=turn.transcript,
+        model=turn.model,
     )
 
 

@@ -43,7 +43,7 @@ async def reflect(
     try:
         info = (await door.profiles()).get(profile or "default")
     except AnnealError as e:
-        return ReflectedAnswer(words="", detail=str(e))
+        return ReflectedAnswer(words="", detail=e.message)
     if info is None:
         return ReflectedAnswer(words="", detail=f"There is no model profile {profile!r}.")
     call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.REFLECTOR)

@@ -90,7 +90,7 @@ async def take_turn(
             reply = await door.complete(call, asked, schema_name=contract.name, schema=contract.schema, max_tokens=room)
         except AnnealError as e:
             mode = CoreMode.BUDGET_EXHAUSTED.value if isinstance(e, BudgetExhausted) else MODEL_UNAVAILABLE
-            return log.ended(None, mode, str(e))
+            return log.ended(None, mode, e.message)
         log.add(reply)
         cleaned = clean(reply.message, reply.finish_reason)
         try:

@@ -47,6 +47,8 @@ def stig_baseline(home_dir: str | None, profile: str, keep: bool, gateway: str |
 
     lab = Lab(lab_folder(home_dir))
     try:
+        if MACHINE in lab.machines():  # left behind by a call that was killed
+            lab.delete(MACHINE)
         reach = lab.clone("", MACHINE)
     except LabError as e:
         raise CliError(message=str(e), code=ExitCode.NOT_HELD, hint="anneal lab build") from e

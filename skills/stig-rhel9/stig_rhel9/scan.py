@@ -61,7 +61,8 @@ exit "$code"
 # Standard input: the OVAL file. The results go to standard output.
 _EVALUATE: Final = r"""
 umask 077
-mkdir -p /run/anneal && work=$(mktemp -d /run/anneal/oval.XXXXXX) || exit 73
+[ -d /run/anneal ] || mkdir -p /run/anneal
+work=$(mktemp -d /run/anneal/oval.XXXXXX) || exit 73
 trap 'rm -rf "$work"' EXIT
 cat >"$work/d.xml" || exit 73
 cd "$work" || exit 73

@@ -8,7 +8,7 @@ import asyncssh
 import pytest
 from anneal_runtime.errors import FailedPrecondition, HostKeyChanged, InvalidArgument, NotFound, TargetUnreachable
 from anneal_runtime.testing import eventually
-from anneal_skillkit.ssh import LoginRefused, SessionPool, connect
+from anneal_skillkit.ssh import LoginRefused, PrivilegeLost, SessionPool, connect
 
 from .conftest import SshServer
 
@@ -117,3 +117,23 @@ async def test_the_pool_keeps_a_session_and_replaces_a_lost_one(ssh_server: SshS
     assert (await second.run(["echo", "hi"])).stdout == b"hi\n"
     await pool.close()
     assert not second.alive
+
+
+async def test_sudo_that_asks_for_a_password_has_an_error_of_its_own(
+    ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "sudo"
+    allowed = 'if [ -e "$0.open" ]; then shift 2; exec "$@"; fi'
+    fake.write_text(f"#!/bin/sh\n{allowed}\necho 'sudo: a password is required' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    session = await connect(ssh_server.access.model_copy(update={"user": "operator"}))
+    with pytest.raises(PrivilegeLost) as caught:
+        await session.run(["id"])
+    assert not caught.value.retryable
+    assert (await session.run(["echo", "me"], sudo=False)).stdout == b"me\n"
+    (programs / "sudo.open").touch()
+    assert (await session.run(["sh", "-c", "echo sudo: odd >&2; exit 3"])).exit_code == 3
+    await session.close()

@@ -107,7 +107,8 @@ class SshSession:
         code = process.exit_status
         if code is None:
             raise TargetUnreachable(f"{self.access.name}: the connection was lost while a program ran")
-        if rise and code == 1 and not out and err.startswith(b"sudo: "):
+        refused = (code == 1 and err.startswith(b"sudo: ")) or (code == 127 and b"sudo: " in err)
+        if rise and refused and not out:
             raise PrivilegeLost(f"{self.access.name}: {err.decode('utf-8', 'replace').strip()[:200]}")
         return ExecResult(
             exit_code=128 if code == -1 else code,

@@ -31,6 +31,7 @@ from anneal_cli.dev.plan import DEFAULT_BASE, LOOPBACK
 from anneal_cli.dev.state import read_state
 from anneal_cli.exits import CliError, ExitCode
 from anneal_cli.home import Home
+from anneal_cli.safe import make_visible
 
 if TYPE_CHECKING:
     from anneal.gateway.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
@@ -83,7 +84,10 @@ class Gateway:
         return await self.exact_run(await self.run_id(given))
 
     async def exact_run(self, run_id: str) -> Run:
-        return (await self.stub.GetRun(GetRunRequest(run_id=run_id))).run
+        """A run in full; what came from a target in it can do nothing to a terminal any more."""
+        run = (await self.stub.GetRun(GetRunRequest(run_id=run_id))).run
+        make_visible(run)
+        return run
 
     async def blob(self, name: str) -> bytes:
         """Content of a blob; empty for an empty name."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anneal_cli.gateway import Gateway
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-_MAX_TAILORING = 16 << 20
+_MAX_TAILORING = 4 << 20
 
 
 def duration_s(text: str) -> float:
@@ -131,7 +131,7 @@ def _tailoring(path: Path | None) -> bytes:
         return b""
     if path.stat().st_size > _MAX_TAILORING:
         raise CliError(
-            message=f"{path} is larger than 16 MB: no tailoring file is", code=ExitCode.USAGE, field="--tailoring"
+            message=f"{path} is larger than 4 MB: no tailoring file is", code=ExitCode.USAGE, field="--tailoring"
         )
     content = path.read_bytes()
     if not content.strip():

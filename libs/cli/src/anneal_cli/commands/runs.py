@@ -85,6 +85,7 @@ def explain(home_dir: str | None, gateway: str | None, run: str, rule: str, as_j
 
     RULE may be a unique part of the rule's id.
     """
+    from anneal_cli.safe import visible
     from anneal_cli.views.explain import explain_data, find_item, print_story
 
     async def work(gw: "Gateway") -> int:
@@ -95,7 +96,7 @@ def explain(home_dir: str | None, gateway: str | None, run: str, rule: str, as_j
         if as_json:
             emit_json(explain_data(found, item, scripts))
         else:
-            print_story(console(), found, item, scripts)
+            print_story(console(), found, item, {name: visible(script) for name, script in scripts.items()})
         return 0
 
     return call(home_dir, gateway, work)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from anneal_cli.safe import visible
 from anneal_cli.text import counts, has_ended, short_id
 
 _CLASS_STYLE = {"read_only": "green", "reversible": "cyan", "destructive": "bold red", "forbidden": "bold red"}
@@ -19,7 +20,7 @@ async def print_plan(out: Console, run: Run, blob: Callable[[str], Awaitable[byt
     for item in run.items:
         for action in item.plan:
             if action.blob and action.blob not in scripts:
-                scripts[action.blob] = (await blob(action.blob)).decode(errors="replace")
+                scripts[action.blob] = visible((await blob(action.blob)).decode(errors="replace"))
         _print_item(out, item, scripts)
     _print_end(out, run)
 

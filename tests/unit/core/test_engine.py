@@ -348,3 +348,27 @@ def test_a_script_that_cannot_take_its_change_back_ends_the_run() -> None:
     assert state.phase is Phase.FAILED
     assert "a could not be taken back" in state.reason
     assert state.items["b"].attempts == ()
+
+
+def test_a_model_that_repeats_itself_uses_up_its_turns() -> None:
+    same = candidate("a", 5, source="model")
+    world = World(
+        items=[item("a")],
+        ladders={"a": []},
+        model_may="author",
+        proposals=[same, same, same, same, same],
+        verdicts={("a", 1): Outcome.FAIL},
+    )
+    world.create()
+    state = world.run()
+    assert world.sent.count("propose") == 3
+    assert world.sent.count("apply") == 1
+    assert "2 model turns led to nothing" in state.items["a"].reason
+
+
+def test_turns_after_a_failed_vendor_fix_are_told_in_the_reason() -> None:
+    world = World(items=[item("a")], model_may="author", proposals=[None, None], verdicts={("a", 1): Outcome.FAIL})
+    world.create()
+    reason = world.run().items["a"].reason
+    assert "1 of 3 attempts failed" in reason
+    assert "contract_violation" in reason

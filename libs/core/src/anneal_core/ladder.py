@@ -1,6 +1,6 @@
 """The ladder of fix sources: which candidate an item tries next, and why it has none."""
 
-from anneal_contracts.work import Candidate, CoreMode, Mutability
+from anneal_contracts.work import Candidate, CoreMode, FixSource, Mutability
 
 from anneal_core.state import ItemState, RunState
 
@@ -33,15 +33,14 @@ def next_candidate(state: RunState, item: ItemState) -> Candidate | None:
     return None
 
 
-def failed_proposals(item: ItemState) -> int:
-    """Model turns that led to no attempt: no acceptable answer, a refused or a known script."""
-    done = tried(item)
-    return sum(1 for p in item.proposals if p.candidate is None or p.candidate.hash not in done)
+def fruitless_turns(item: ItemState) -> int:
+    """Model turns that led to no attempt of their own: no acceptable answer, a refused script, or a known one."""
+    return len(item.proposals) - sum(1 for a in item.attempts if a.candidate.source is FixSource.MODEL)
 
 
 def tries_used(item: ItemState) -> int:
     """What counts against the item's limit of attempts."""
-    return len(item.attempts) + failed_proposals(item)
+    return len(item.attempts) + fruitless_turns(item)
 
 
 def gaps(item: ItemState) -> int:
@@ -53,14 +52,17 @@ def why_stuck(state: RunState, item: ItemState) -> str:
     """The reason of an escalation in one sentence, from the facts of the item's story."""
     if item.detail.missing_input:
         return f"{CoreMode.MISSING_INPUT}: {item.detail.missing_input}"
+    told = []
     if item.attempts:
         tries = ", ".join(f"{a.candidate.title} ({a.mode})" for a in item.attempts)
-        return f"{len(item.attempts)} of {state.limits.max_attempts} attempts failed: {tries}"
-    if item.proposals:
+        told.append(f"{len(item.attempts)} of {state.limits.max_attempts} attempts failed: {tries}")
+    if fruitless := fruitless_turns(item):
         last = item.proposals[-1]
-        return (
-            f"{last.mode or CoreMode.POLICY_DENIED}: {last.detail or (last.candidate.policy if last.candidate else '')}"
-        )
+        refused = last.candidate.policy if last.candidate else ""
+        why = last.detail or refused or "it repeated itself"
+        told.append(f"{fruitless} model turns led to nothing; the last: {last.mode or CoreMode.POLICY_DENIED}: {why}")
+    if told:
+        return "; ".join(told)
     can_snapshot = state.access is not None and state.access.can_snapshot
     obstacles = [obstacle(c, can_snapshot=can_snapshot) for c in item.ladder]
     if any(obstacles):

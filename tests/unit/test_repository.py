@@ -34,6 +34,7 @@ TRADE = re.compile(r"(?<![a-z])stig|oscap|openscap|xccdf|(?<![a-z])scap(?![a-z])
 ENGINE = ("libs/contracts/", "libs/core/", "libs/runtime/", "libs/skillkit/", "libs/cli/", "services/", "protos/")
 TRADE_EXEMPT = {
     "libs/skillkit/src/anneal_skillkit/policy_rules.yaml": "the gate must name the checkers that no script may touch",
+    "libs/cli/src/anneal_cli/commands/bench.py": "the command is named after the peer that it measures",
     "libs/cli/src/anneal_cli/checkup.py": "anneal doctor looks for the programs that the lab and its skill need",
     "libs/cli/src/anneal_cli/commands/run.py": "help text: an example and the usual kind of tailoring file",
     "libs/cli/src/anneal_cli/commands/runs.py": "help text, and the file ending that chooses a skill's report format",

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,11 +229,10 @@ async def test_a_weak_model_sees_no_output_of_the_target(start: Start, model: Mo
     assert "rm -rf" not in sent
 
 
-async def test_a_skills_own_prompt_takes_the_place_of_ours(start: Start, model: ModelServer, tmp_path: Path) -> None:
-    (tmp_path / "worker.system.md").write_text("You mend RHEL. $contract")
+async def test_what_a_skill_adds_reaches_the_model(start: Start, model: ModelServer) -> None:
     door, _ = await start()
-    assert (await propose(door, _propose(), "scripted", _blobs, prompts=tmp_path)).action is not None
-    assert model.requests[0]["messages"][0]["content"].startswith("You mend RHEL. Answer with one JSON object")
+    assert (await propose(door, _propose(), "scripted", _blobs, guidance="You mend RHEL.")).action is not None
+    assert "You mend RHEL." in model.requests[0]["messages"][0]["content"]
 
 
 async def test_profiles_tell_what_each_may_and_errors_are_typed(start: Start) -> None:

@@ -1,10 +1,6 @@
 """How texts get into prompts: bounded, labelled, and fenced where nobody vouches for them."""
 
-from pathlib import Path
-
-import pytest
 from anneal_contracts.work import FixSource, ItemDetail, PastAttempt
-from anneal_runtime.errors import InvalidArgument
 from anneal_worker.roles.blobs import script_of
 from anneal_worker.roles.prompts import Part, compose, cut, fence, item_parts, past_parts, render
 from hypothesis import given
@@ -20,20 +16,15 @@ def test_a_text_cannot_close_its_own_fence() -> None:
     assert fenced.count(f"DATA {mark}") == 2
 
 
-def test_what_stands_in_a_value_is_not_expanded_again(tmp_path: Path) -> None:
-    (tmp_path / "worker.user.md").write_text("A $item B")
-    assert render("worker.user.md", {"item": "$contract ${past} $$"}, tmp_path) == "A $contract ${past} $$ B"
+def test_what_stands_in_a_value_is_not_expanded_again() -> None:
+    values = {"item": "$contract ${past} $$", "environment": "E", "past": "P"}
+    assert "$contract ${past} $$" in render("worker.user.md", values)
 
 
-def test_a_skill_may_override_a_prompt_and_a_wrong_placeholder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "worker.user.md").write_text("Only $item")
-    values = {"item": "I", "environment": "E", "past": "P"}
-    assert render("worker.user.md", values, tmp_path) == "Only I"
-    assert "# The machine" in render("worker.user.md", values, None)
-    (tmp_path / "worker.user.md").write_text("Only $itme")
-    with pytest.raises(InvalidArgument) as caught:
-        render("worker.user.md", values, tmp_path)
-    assert caught.value.field == "prompts/worker.user.md"
+def test_what_a_skill_adds_stands_at_the_end_of_the_system_prompt() -> None:
+    told = render("worker.system.md", {"contract": "C"}, "Costs $5: use dnf.\n")
+    assert told.endswith("Of this kind of work:\nCosts $5: use dnf.")
+    assert "Of this kind" not in render("worker.system.md", {"contract": "C"})
 
 
 @given(st.text(max_size=3000), st.integers(min_value=80, max_value=2000))

@@ -14,7 +14,7 @@ from types import ModuleType
 from anneal_runtime.errors import AnnealError, InvalidArgument, NotFound
 
 from anneal_skillkit.interfaces import SkillRuntime
-from anneal_skillkit.manifest import MANIFEST_FILE, Manifest, load_manifest
+from anneal_skillkit.manifest import MANIFEST_FILE, Manifest, Role, load_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,11 @@ class Skill:
     manifest: Manifest
     runtime: SkillRuntime
     folder: Path
+
+    def guidance(self, role: Role) -> str:
+        """What the skill adds to a role's prompt; empty: nothing."""
+        file = self.manifest.prompts.get(role)
+        return (self.folder / file).read_text(encoding="utf-8") if file else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 MANIFEST_FILE: Final = "skill.yaml"
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
+Role = Literal["worker", "reflector"]
 Seconds = Annotated[float, Field(gt=0, le=7200)]
 
 
@@ -84,9 +85,7 @@ class Manifest(_Part):
     exports: tuple[Export, ...] = ()
     ordering: tuple[Ordering, ...] = ()
     # Role -> file with what this skill adds to the role's prompt.
-    prompts: dict[Literal["architect", "worker", "reflector"], SkillFile] = Field(default_factory=dict)
-    # Name -> file with the JSON schema of an answer that the skill adds to the shared ones.
-    contracts: dict[str, SkillFile] = Field(default_factory=dict)
+    prompts: dict[Role, SkillFile] = Field(default_factory=dict)
     # The skill's own settings, which nobody else reads.
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 
@@ -166,8 +165,7 @@ def schema_text() -> str:
 
 def _files(manifest: Manifest) -> list[tuple[str, str]]:
     named = [("runtime", manifest.runtime)]
-    named += [(f"prompts.{role}", file) for role, file in manifest.prompts.items()]
-    return named + [(f"contracts.{name}", file) for name, file in manifest.contracts.items()]
+    return named + [(f"prompts.{role}", file) for role, file in manifest.prompts.items()]
 
 
 def _first_line(e: Exception) -> str:

@@ -8,8 +8,6 @@ from anneal_skillkit.bench import Workbench
 from anneal_worker.gate import candidate
 from anneal_worker.roles import ModelDoor, propose, reflect
 
-_SKILL_PROMPTS = "prompts"
-
 
 class Turns:
     """The propose and reflect commands."""
@@ -20,8 +18,8 @@ class Turns:
 
     async def propose(self, command: Propose) -> Proposed:
         """One script by the model, behind the gate; a refused one is reported with the policy's reason."""
-        prompts = self._bench.skill(command.skill).folder / _SKILL_PROMPTS
-        answer = await propose(self._door, command, command.model_profile, self._bench.blob, prompts=prompts)
+        guidance = self._bench.skill(command.skill).guidance("worker")
+        answer = await propose(self._door, command, command.model_profile, self._bench.blob, guidance=guidance)
         gated = await candidate(self._bench, answer.action) if answer.action is not None else None
         return Proposed(
             command_id=command.command_id,
@@ -35,8 +33,8 @@ class Turns:
 
     async def reflect(self, command: Reflect) -> Reflected:
         """Plain words about an item that was given up; empty where the model had none."""
-        prompts = self._bench.skill(command.skill).folder / _SKILL_PROMPTS
-        answer = await reflect(self._door, command, command.model_profile, self._bench.blob, prompts=prompts)
+        guidance = self._bench.skill(command.skill).guidance("reflector")
+        answer = await reflect(self._door, command, command.model_profile, self._bench.blob, guidance=guidance)
         return Reflected(
             command_id=command.command_id,
             words=answer.words,

@@ -8,10 +8,8 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 from anneal_contracts.work import ItemDetail, PastAttempt
-from anneal_runtime.errors import InvalidArgument
 
 # Characters a token has at the least in English text and shell; used to fit prompts, never to account for them.
 CHARS_PER_TOKEN = 3
@@ -30,23 +28,14 @@ class Part:
     weight: int = 1
 
 
-def render(name: str, values: Mapping[str, str], folder: Path | None) -> str:
+def render(name: str, values: Mapping[str, str], guidance: str = "") -> str:
     """A prompt file with its placeholders filled in one pass: nothing in a value is expanded again.
 
-    Raises InvalidArgument naming the file where an override holds a placeholder that does not exist.
+    guidance: what a skill adds to a role's system prompt, as it stands in the skill's folder.
     """
-    override = folder / name if folder else None
-    if override and override.is_file():
-        text = override.read_text(encoding="utf-8")
-    else:
-        text = resources.files("anneal_worker.roles").joinpath("prompts", name).read_text(encoding="utf-8")
-    try:
-        return string.Template(text).substitute(values).strip()
-    except (KeyError, ValueError) as e:
-        known = ", ".join(f"${key}" for key in values)
-        raise InvalidArgument(
-            f"Unknown placeholder {e} in the prompt; known are {known}.", field=f"prompts/{name}"
-        ) from e
+    text = resources.files("anneal_worker.roles").joinpath("prompts", name).read_text(encoding="utf-8")
+    filled = string.Template(text).substitute(values).strip()
+    return f"{filled}\n\nOf this kind of work:\n{guidance.strip()}" if guidance.strip() else filled
 
 
 def room_chars(context_tokens: int, max_tokens: int) -> int:

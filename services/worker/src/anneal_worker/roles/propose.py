@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from anneal_contracts.roles import ACTION_PROPOSAL, MODEL_UNAVAILABLE, ActionProposal, May, ModelRole
 from anneal_contracts.work import Action, CoreMode, FixSource, Mutability, Propose, Usage
@@ -37,10 +36,10 @@ async def propose(
     profile: str,
     blob_reader: BlobReader | None = None,
     *,
-    prompts: Path | None = None,
+    guidance: str = "",
     tries: int = DEFAULT_TRIES,
 ) -> ProposedAnswer:
-    """Asks the model of a profile for the next action on an item. prompts: a folder of the skill's that overrides ours.
+    """Asks the model of a profile for the next action on an item. guidance: what the skill adds to the prompt.
 
     Never raises for what a model or its server does. A profile that may not author is refused without a call.
     """
@@ -52,7 +51,7 @@ async def propose(
     if refusal or info is None:
         return ProposedAnswer(action=None, mode=CoreMode.POLICY_DENIED.value, detail=refusal)
     scripts = await past_scripts(request.past, blob_reader)
-    messages = _messages(request, info, scripts, prompts)
+    messages = _messages(request, info, scripts, guidance)
     call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.WORKER)
     turn = await take_turn(
         door,
@@ -74,9 +73,7 @@ def _refusal(profile: str, info: ProfileInfo | None) -> str:
     return ""
 
 
-def _messages(
-    request: Propose, info: ProfileInfo, scripts: Mapping[int, str], prompts: Path | None
-) -> list[dict[str, str]]:
+def _messages(request: Propose, info: ProfileInfo, scripts: Mapping[int, str], guidance: str) -> list[dict[str, str]]:
     room = room_chars(info.context_tokens, info.max_tokens_by_role.get(ModelRole.WORKER.value, 1024))
     past = past_parts(request.past, scripts)
     values = {
@@ -87,8 +84,8 @@ def _messages(
         "attempt": str(request.attempt),
     }
     return [
-        {"role": "system", "content": render("worker.system.md", values, prompts)},
-        {"role": "user", "content": render("worker.user.md", values, prompts)},
+        {"role": "system", "content": render("worker.system.md", values, guidance)},
+        {"role": "user", "content": render("worker.user.md", values)},
     ]
 
 

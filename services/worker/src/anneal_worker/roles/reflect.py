@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from anneal_contracts.roles import PLAIN_WORDS, REFLECTION, May, ModelRole, PlainWords, Reflection
 from anneal_contracts.work import PastAttempt, Reflect, Usage
@@ -36,7 +35,7 @@ async def reflect(
     profile: str,
     blob_reader: BlobReader | None = None,
     *,
-    prompts: Path | None = None,
+    guidance: str = "",
     tries: int = DEFAULT_TRIES,
 ) -> ReflectedAnswer:
     """Asks for words on an item that was given up. Never raises for what a model or its server does."""
@@ -48,14 +47,14 @@ async def reflect(
         return ReflectedAnswer(words="", detail=f"There is no model profile {profile!r}.")
     call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.REFLECTOR)
     if info.may is May.NONE:
-        asked = _words_messages(request, prompts)
+        asked = _words_messages(request)
         return _answer(await take_turn(door, call, info, PLAIN_WORDS, asked, tries=tries, teach=False))
-    messages = await _messages(request, info, blob_reader, prompts)
+    messages = await _messages(request, info, blob_reader, guidance)
     return _answer(await take_turn(door, call, info, REFLECTION, messages, tries=tries))
 
 
 async def _messages(
-    request: Reflect, info: ProfileInfo, blob_reader: BlobReader | None, prompts: Path | None
+    request: Reflect, info: ProfileInfo, blob_reader: BlobReader | None, guidance: str
 ) -> list[dict[str, str]]:
     room = room_chars(info.context_tokens, info.max_tokens_by_role.get(ModelRole.REFLECTOR.value, 1024))
     past = past_parts(request.past, await past_scripts(request.past, blob_reader))
@@ -66,12 +65,12 @@ async def _messages(
         "contract": REFLECTION.render(),
     }
     return [
-        {"role": "system", "content": render("reflector.system.md", values, prompts)},
-        {"role": "user", "content": render("reflector.user.md", values, prompts)},
+        {"role": "system", "content": render("reflector.system.md", values, guidance)},
+        {"role": "user", "content": render("reflector.user.md", values)},
     ]
 
 
-def _words_messages(request: Reflect, prompts: Path | None) -> list[dict[str, str]]:
+def _words_messages(request: Reflect) -> list[dict[str, str]]:
     """The few facts that a very small model can hold. It is shown no output of the target at all."""
     values = {
         "title": cut(request.item.title, 160),
@@ -80,8 +79,8 @@ def _words_messages(request: Reflect, prompts: Path | None) -> list[dict[str, st
         "contract": PLAIN_WORDS.render(),
     }
     return [
-        {"role": "system", "content": render("words.system.md", values, prompts)},
-        {"role": "user", "content": render("words.user.md", values, prompts)},
+        {"role": "system", "content": render("words.system.md", values)},
+        {"role": "user", "content": render("words.user.md", values)},
     ]
 
 

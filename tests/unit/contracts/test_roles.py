@@ -104,6 +104,7 @@ def test_a_script_that_might_change_something_is_left_to_the_policy_gate(script:
 def test_plain_words_are_sentences_that_say_things_once() -> None:
     good = "The rule still fails on this machine. The reason is that it wants a file system."
     assert PLAIN_WORDS.parse(json.dumps({"words": good})).words == good
-    for bad in ("[1] [2] [3] [4] [5] [6] [7] [8] [9] [10].", "Too short.", "The rule still fails on this machine. " + "The last one was a fix " * 6 + "."):
+    repeats = "The rule still fails on this machine. " + "The last one was a fix " * 6 + "."
+    for bad in ("[1] [2] [3] [4] [5] [6] [7] [8] [9] [10].", "Too short.", repeats):
         with pytest.raises(ContractError):
             PLAIN_WORDS.parse(json.dumps({"words": bad.strip()}))

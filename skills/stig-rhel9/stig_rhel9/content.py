@@ -4,12 +4,16 @@ Only the index (some 100 kB) stays in memory; a rule's texts and its OVAL are re
 """
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,6 +25,7 @@ from stig_rhel9.compile import FORMAT
 from stig_rhel9.xccdf import RULE_PREFIX
 
 COMPILE_TIMEOUT_S: Final = 120.0
+_LOCK_STEP_S: Final = 0.05
 Severity = Literal["high", "medium", "low", "unknown"]
 _SEVERITIES: Final[Mapping[str, Severity]] = {"high": "high", "medium": "medium", "low": "low"}
 
@@ -176,34 +181,61 @@ class ContentStore:
 
     async def _compile(self, datastream: Path, profile: str, tailoring: bytes, out: Path) -> None:
         out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix="tailoring-", suffix=".xml") as extra:
-            extra.write(tailoring)
-            extra.flush()
-            command = [sys.executable, "-m", "stig_rhel9.compile", str(datastream), profile, str(out)]
-            command += [extra.name] if tailoring else []
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )
+        # The services share the cache: one compiles, the others wait for what it made.
+        async with _locked(out.parent / ".lock"):
+            if (out / "index.json").is_file():
+                return
+            with tempfile.NamedTemporaryFile(prefix="tailoring-", suffix=".xml") as extra:
+                extra.write(tailoring)
+                extra.flush()
+                await _run_compiler([str(datastream), profile, str(out), *([extra.name] if tailoring else [])])
+
+
+@contextlib.asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Holds a lock that ends with this process; waits for its holder at the most as long as compiling may take."""
+    give_up = time.monotonic() + COMPILE_TIMEOUT_S
+    with path.open("a") as f:
+        while True:
             try:
-                _, words = await asyncio.wait_for(process.communicate(), COMPILE_TIMEOUT_S)
-            except TimeoutError as e:
-                process.kill()
-                await process.wait()
-                raise DeadlineExceeded(f"compiling {datastream} took more than {COMPILE_TIMEOUT_S:.0f} s") from e
-        if process.returncode:
-            raise _compile_error(words.decode("utf-8", "replace"))
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as e:
+                if time.monotonic() > give_up:
+                    raise DeadlineExceeded(f"another process has held {path} for {COMPILE_TIMEOUT_S:.0f} s") from e
+                await asyncio.sleep(_LOCK_STEP_S)
+        yield
 
 
-def _compile_error(words: str) -> InvalidArgument | FailedPrecondition:
+async def _run_compiler(arguments: Sequence[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stig_rhel9.compile", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    try:
+        _, words = await asyncio.wait_for(process.communicate(), COMPILE_TIMEOUT_S)
+    except TimeoutError as e:
+        raise DeadlineExceeded(f"compiling {arguments[0]} took more than {COMPILE_TIMEOUT_S:.0f} s") from e
+    finally:
+        # Also when our caller gave up: nobody else would end it.
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise _compile_error(process.returncode, words.decode("utf-8", "replace"))
+
+
+def _compile_error(code: int, words: str) -> InvalidArgument | FailedPrecondition:
     try:
         told = json.loads(words.strip().splitlines()[-1])
         field, message = str(told["field"]), str(told["message"])
     except (ValueError, KeyError, IndexError, TypeError):
-        return FailedPrecondition(f"the content cannot be compiled: {words[-300:]}", field="content")
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        said = " ".join(words.split())[-300:] or "without a word"
+        return FailedPrecondition(f"the content cannot be compiled: the compiler {how}: {said}", field="content")
     if field in ("tailoring", "profile"):
         return InvalidArgument(message, field=field)
     return FailedPrecondition(message, field=field)

@@ -1,9 +1,10 @@
 """Content: compiled once, with a profile's selection, values and platforms as OpenSCAP sees them."""
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument
@@ -112,6 +113,35 @@ async def test_the_second_look_compiles_nothing(
     first = await content(manifest, tmp_path)
     monkeypatch.setattr("asyncio.create_subprocess_exec", None)
     assert (await content(manifest, tmp_path)).folder == first.folder
+
+
+async def test_of_two_services_one_compiles_and_the_other_waits(
+    skill: Skill, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    start = asyncio.create_subprocess_exec
+
+    async def counted(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(words)
+        return await start(*words, **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", counted)
+    one, other = await asyncio.gather(content(manifest, tmp_path), content(manifest, tmp_path))
+    assert one.folder == other.folder
+    assert len(started) == 1
+
+
+async def test_a_compiler_that_was_killed_is_told_by_its_signal(
+    skill: Skill, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def killed(*_: str, **options: Any) -> asyncio.subprocess.Process:
+        return await start("sh", "-c", "kill -9 $$", **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", killed)
+    with pytest.raises(FailedPrecondition, match="was ended by SIGKILL: without a word"):
+        await content(manifest, tmp_path)
 
 
 def test_an_unknown_rule_is_an_error_of_the_caller(skill: Skill, manifest: Manifest, tmp_path: Path) -> None:

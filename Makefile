@@ -35,11 +35,11 @@ test: setup lab-build ## Check and test everything, the real lab included (15 mi
 
 .PHONY: check
 check: setup ## Lint, types, layers, contracts, drift (1 min)
-	@echo "==> ruff"; ruff check $(PY_SOURCES); ruff format --check -q $(PY_SOURCES)
+	@echo "==> ruff"; ruff check $(PY_SOURCES); ruff format --check $(PY_SOURCES)
 	@echo "==> mypy"; tools/types
 	@echo "==> layers"; lint-imports | tail -n 8
 	@echo "==> contracts"; cd protos && buf lint
-	@python tools/gen_protos.py --check
+	@python tools/gen_protos.py --check 2> >(grep -v '^Writing' >&2 || true)
 	@echo "==> locked requirements"; tools/lock --check
 
 .PHONY: proto

@@ -4,14 +4,15 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from anneal_lab import Lab
 
 from tests.support.stack import Anneal
 
 
-def states(run: dict[str, object]) -> dict[str, str]:
-    return {i["id"]: i["state"] for i in run["items"]}  # type: ignore[index,union-attr]
+def states(run: dict[str, Any]) -> dict[str, str]:
+    return {i["id"]: i["state"] for i in run["items"]}
 
 
 def test_a_run_keeps_what_works_takes_back_what_does_not_and_scores_by_its_last_scan(

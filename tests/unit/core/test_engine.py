@@ -124,7 +124,7 @@ def test_an_interrupted_action_is_restored_and_applied_again_in_the_same_attempt
         if world.sent.count("restore"):
             world.applied = {}
 
-    world.override = heal  # type: ignore[assignment]
+    world.override = heal
     state = world.run()
     assert world.sent.count("apply") == 2
     assert len(state.items["a"].attempts) == 1
@@ -140,11 +140,11 @@ def test_a_retryable_failure_is_tried_again_and_the_third_ends_the_attempt() -> 
             return Failed(command_id=pending.command_id, reason="unavailable", message="down", retryable=True)  # type: ignore[attr-defined]
         return None
 
-    world = World(items=[item("a")], override=flaky)  # type: ignore[arg-type]
+    world = World(items=[item("a")], override=flaky)
     world.create()
     assert world.run().items["a"].state == "completed"
     failing["left"] = 3
-    world = World(items=[item("a")], override=flaky)  # type: ignore[arg-type]
+    world = World(items=[item("a")], override=flaky)
     world.create()
     assert world.run().items["a"].attempts[0].mode == "health_failure"
 
@@ -315,10 +315,7 @@ def test_whatever_happens_a_run_ends_and_every_item_has_a_reason(
         verdicts=dict(zip(keys, outcomes, strict=True)),
         exits=dict(zip(keys, exits, strict=True)),
         worse={k: "worse" for k, w in zip(keys, worse, strict=True) if w},
-        applied={
-            k: Applied(command_id="x", state=s, exit_code=e)  # type: ignore[arg-type]
-            for k, s, e in zip(keys, states, exits, strict=True)
-        },
+        applied={k: Applied(command_id="x", state=s, exit_code=e) for k, s, e in zip(keys, states, exits, strict=True)},
     )
     world.create()
     state = world.run()
@@ -341,7 +338,7 @@ def test_a_script_that_cannot_take_its_change_back_ends_the_run() -> None:
         ladders={"a": [candidate("a", 0, undo_blob="u")], "b": [candidate("b", 0, undo_blob="u")]},
         can_snapshot=False,
         verdicts={("a", 1): Outcome.FAIL},
-        override=broken,  # type: ignore[arg-type]
+        override=broken,
     )
     world.create()
     state = world.run()

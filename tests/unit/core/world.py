@@ -148,7 +148,7 @@ class World:
                     Ladder(item_id=i.id, candidates=tuple(self.ladders.get(i.id, [candidate(i.id)])))
                     for i in to_plan(self.state)
                 )
-                return Planned(command_id=cid, ladders=ladders, model_may=self.model_may)  # type: ignore[arg-type]
+                return Planned(command_id=cid, ladders=ladders, model_may=self.model_may)
             case "propose":
                 made = self.proposals.pop(0) if self.proposals else None
                 return Proposed(command_id=cid, candidate=made, mode="" if made else "contract_violation")

@@ -1,6 +1,6 @@
 """Finding the work: the specification's check, and the first full scan with its items."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from anneal_contracts.work import ItemDetail, Outcome
@@ -9,7 +9,8 @@ from anneal_skillkit.interfaces import Context, Discovery
 from anneal_skillkit.manifest import Manifest
 
 from stig_rhel9.content import Content, ContentStore, Rule
-from stig_rhel9.facts import Facts, Fixability, probe
+from stig_rhel9.facts import Facts, Questions, probe
+from stig_rhel9.fixability import Fixability, Needs, known_reason
 from stig_rhel9.results import score
 from stig_rhel9.scan import full_scan
 
@@ -24,6 +25,7 @@ class StigQueue:
     def __init__(self, manifest: Manifest, store: ContentStore) -> None:
         self._manifest = manifest
         self._store = store
+        self._needs = Needs(manifest.settings.get("needs_packages"))
 
     async def check(self, *, profile: str, item_ids: Sequence[str], tailoring: bytes) -> Sequence[tuple[str, str]]:
         """What is wrong with a run's specification, by field: profile, tailoring, item_ids."""
@@ -45,11 +47,8 @@ class StigQueue:
         failing = [name for name, outcome in scan.outcomes.items() if outcome is Outcome.FAIL]
         failing = [name for name in failing if name in content.rules and (not wanted or name in wanted)]
         rules = [content.rule(name) for name in failing]
-        fixability = {r.id: Fixability(content.oval(r.id), r.check) for r in rules if r.check is not None}
-        sysctls = {name for one in fixability.values() for name in one.sysctls().values()}
-        facts = await probe(ctx.session, sysctls)
-        blocked = {name: one.blocked(facts, scan.false_tests) for name, one in fixability.items()}
-        items = [self.item(rule, blocked.get(rule.id, "")) for rule in rules]
+        facts, reasons = await self._reasons(ctx, content, rules, scan.false_tests)
+        items = [self.item(rule, reasons[rule.id]) for rule in rules]
         return Discovery(
             items=tuple(sorted(items, key=lambda item: (item.priority, item.id))),
             score=score(scan.outcomes.values()),
@@ -58,6 +57,28 @@ class StigQueue:
             artifacts={"arf_before": scan.arf},
             notes=_notes(content, facts, scan.outcomes, wanted),
         )
+
+    async def _reasons(
+        self, ctx: Context, content: Content, rules: Sequence[Rule], false_tests: Collection[str]
+    ) -> tuple[Facts, Mapping[str, str]]:
+        """The target's facts, and for each rule why no fix can mend it there (empty: one might)."""
+        ovals = {rule.id: Fixability(content.oval(rule.id), rule.check) for rule in rules if rule.check is not None}
+        needs = {rule.id: self._needs.packages(rule.id) for rule in rules}
+        questions = Questions(
+            sysctls=frozenset(name for one in ovals.values() for name in one.sysctls().values()),
+            packages=frozenset(
+                name
+                for names in (*needs.values(), *(one.packages().values() for one in ovals.values()))
+                for name in names
+            ),
+        )
+        facts = await probe(ctx.session, questions)
+
+        def reason(name: str) -> str:
+            known = known_reason(name, needs[name], facts)
+            return known or (ovals[name].blocked(facts, false_tests) if name in ovals else "")
+
+        return facts, {rule.id: reason(rule.id) for rule in rules}
 
     async def describe(self, ctx: Context, item_ids: Sequence[str]) -> Sequence[ItemDetail]:
         """These rules as items, whatever their state."""

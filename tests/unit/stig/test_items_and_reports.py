@@ -14,7 +14,8 @@ from anneal_skillkit.manifest import Manifest
 from lxml import etree
 
 if TYPE_CHECKING:
-    from stig_rhel9.facts import Facts, Fixability
+    from stig_rhel9.facts import Facts
+    from stig_rhel9.fixability import Fixability
 
 DATA = Path(__file__).with_name("data")
 OVAL = "{http://oval.mitre.org/XMLSchema/oval-definitions-5}oval_definitions"
@@ -22,14 +23,21 @@ OVAL = "{http://oval.mitre.org/XMLSchema/oval-definitions-5}oval_definitions"
 
 def fixability(definition: str, *, negate: bool = False) -> "Fixability":
     from stig_rhel9.content import Check
-    from stig_rhel9.facts import Fixability
+    from stig_rhel9.fixability import Fixability
 
     oval = next(etree.parse(DATA / "datastream.xml").iter(OVAL))
     check = Check(definition=f"oval:t-{definition}:def:1", klass="compliance", negate=negate, applicability=None)
     return Fixability(etree.tostring(oval), check)
 
 
-def facts(*, mounts: set[str] | None = None, fixed: set[str] | None = None, absent: set[str] | None = None) -> "Facts":
+def facts(
+    *,
+    mounts: set[str] | None = None,
+    fixed: set[str] | None = None,
+    absent: set[str] | None = None,
+    unoffered: set[str] | None = None,
+    dead_units: dict[str, str] | None = None,
+) -> "Facts":
     from stig_rhel9.facts import Facts
 
     return Facts(
@@ -41,6 +49,10 @@ def facts(*, mounts: set[str] | None = None, fixed: set[str] | None = None, abse
         mounts=frozenset(mounts or {"/"}),
         fixed_sysctls=frozenset(fixed or ()),
         absent_sysctls=frozenset(absent or ()),
+        unoffered=frozenset(unoffered or ()),
+        dead_units=dead_units or {},
+        signing_key=True,
+        login="",
     )
 
 

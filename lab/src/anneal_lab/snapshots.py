@@ -12,6 +12,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +25,48 @@ from anneal_lab.proc import run
 _COPY = ("rsync", "-aHAX", "--numeric-ids", "--modify-window=-1", "--delete")
 
 
-def copy_tree(source: Path, target: Path, *, share: Path | None = None) -> None:
+# A machine that could not be frozen may write while it is copied: how far back "since then" looks.
+_MARGIN_NS = 2_000_000_000
+
+
+def copy_tree(source: Path, target: Path) -> None:
     """Make `target` equal to `source`. `--checksum`: also where a script has put an old time back on a new file."""
     target.mkdir(parents=True, exist_ok=True)
-    link = [f"--link-dest={share.resolve()}"] if share is not None else []
-    run([*_COPY, "--checksum", *link, f"{source}/", f"{target}/"], timeout=600)
+    run([*_COPY, "--checksum", f"{source}/", f"{target}/"], timeout=600)
+
+
+def _copy_sharing(source: Path, target: Path, share: Path) -> None:
+    """Make `target` equal to `source`, with what has not changed since `share` as hard links to it.
+
+    By size and time, which reads no contents; files that were touched since then and still have the size and time
+    of before are compared byte for byte. No script can turn a file's change time back.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    run([*_COPY, f"--link-dest={share.resolve()}", f"{source}/", f"{target}/"], timeout=600)
+    doubtful = _backdated(source, share, share.stat().st_ctime_ns - _MARGIN_NS)
+    if doubtful:
+        names = "\0".join(doubtful)
+        argv = [*_COPY[:-1], "--checksum", "--from0", "--files-from=-", f"{source}/", f"{target}/"]
+        run(argv, timeout=600, stdin=names)
+
+
+def _backdated(source: Path, share: Path, since_ns: int) -> list[str]:
+    """Files that changed since then without showing it in their size or time."""
+    found: list[str] = []
+    for folder, _, files in os.walk(source):
+        for file in files:
+            here = os.path.join(folder, file)
+            now = os.lstat(here)
+            if now.st_ctime_ns < since_ns or not stat.S_ISREG(now.st_mode):
+                continue
+            name = os.path.relpath(here, source)
+            try:
+                before = os.lstat(share / name)
+            except OSError:
+                continue
+            if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
+                found.append(name)
+    return found
 
 
 def save(upper: Path, generations: Path, generation: str) -> None:
@@ -39,7 +77,10 @@ def save(upper: Path, generations: Path, generation: str) -> None:
     newest = latest(generations)
     part = generations / f".{generation}.{os.getpid()}.{time.monotonic_ns()}.part"
     try:
-        copy_tree(upper, part, share=newest)
+        if newest is None:
+            copy_tree(upper, part)
+        else:
+            _copy_sharing(upper, part, newest)
         if target.exists():
             _discard(target)
         part.rename(target)

@@ -1,0 +1,47 @@
+"""Generations of a folder: they share what is equal, and nothing else."""
+
+import os
+from pathlib import Path
+
+import pytest
+from anneal_lab import snapshots
+
+
+@pytest.fixture
+def upper(tmp_path: Path) -> Path:
+    folder = tmp_path / "upper"
+    (folder / "etc").mkdir(parents=True)
+    (folder / "etc" / "same").write_text("stays")
+    (folder / "etc" / "conf").write_text("PermitRootLogin yes")
+    return folder
+
+
+def test_an_unchanged_file_is_shared_and_a_changed_one_is_not(upper: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "generations"
+    snapshots.save(upper, kept, "g-0")
+    (upper / "etc" / "conf").write_text("PermitRootLogin no")
+    snapshots.save(upper, kept, "g-1")
+    assert (kept / "g-0/etc/same").stat().st_ino == (kept / "g-1/etc/same").stat().st_ino
+    assert (kept / "g-0/etc/conf").read_text() == "PermitRootLogin yes"
+    assert (kept / "g-1/etc/conf").read_text() == "PermitRootLogin no"
+
+
+def test_a_change_of_equal_length_whose_time_was_put_back_is_still_seen(upper: Path, tmp_path: Path) -> None:
+    kept, conf = tmp_path / "generations", upper / "etc" / "conf"
+    snapshots.save(upper, kept, "g-0")
+    before = conf.stat()
+    conf.write_text("PermitRootLogin no ")
+    os.utime(conf, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (conf.stat().st_size, conf.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    snapshots.save(upper, kept, "g-1")
+    assert (kept / "g-0/etc/conf").read_text() == "PermitRootLogin yes"
+    assert (kept / "g-1/etc/conf").read_text() == "PermitRootLogin no "
+
+
+def test_what_was_removed_is_gone_from_the_next_generation(upper: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "generations"
+    snapshots.save(upper, kept, "g-0")
+    (upper / "etc" / "conf").unlink()
+    snapshots.save(upper, kept, "g-1")
+    assert (kept / "g-0/etc/conf").exists()
+    assert not (kept / "g-1/etc/conf").exists()

@@ -19,7 +19,7 @@ from stig_rhel9 import oval, xccdf
 from stig_rhel9.xccdf import OCIL, ContentError, Element, X
 
 # Part of the cache's key: raise it when what is written changes.
-FORMAT: Final = 3
+FORMAT: Final = 4
 _FIX_KIND: Final = {"urn:xccdf:fix:script:sh": "bash", "urn:xccdf:fix:script:ansible": "ansible"}
 
 
@@ -163,6 +163,8 @@ def write(compiler: Compiler, out: Path, extra: dict[str, str]) -> None:
             if content:
                 (new / "oval" / f"{name}.xml").write_bytes(content)
             brief[name] = {key: record[key] for key in ("full_id", "title", "severity", "category")}
+        values = {xccdf.short_value_id(name): value for name, value in compiler.selection.values.items()}
+        (new / "values.json").write_text(json.dumps(values), encoding="utf-8")
         (new / "index.json").write_text(json.dumps({**compiler.index(), **extra, "rules": brief}), encoding="utf-8")
         try:
             os.rename(new, out)

@@ -123,6 +123,11 @@ class Content:
             check=check and Check(klass=check.pop("class"), **check),
         )
 
+    def values(self) -> Mapping[str, str]:
+        """What the profile and the tailoring set each variable to, by its short id."""
+        values: dict[str, str] = json.loads((self.folder / "values.json").read_bytes())
+        return values
+
     def oval(self, item_id: str) -> bytes:
         """The rule's cut-down OVAL file; empty where the rule has none."""
         path = self.folder / "oval" / f"{self.normal(item_id)}.xml"

@@ -36,25 +36,39 @@ _KEY_REASON: Final = (
 
 
 class Needs:
-    """The manifest's table of rules that hold by means of a package which their OVAL does not name."""
+    """What rules hang on that their OVAL does not show, by the manifest: packages, a daemon, a person's word."""
 
-    def __init__(self, table: object) -> None:
-        self._table = table if isinstance(table, dict) else {}
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        self._packages = _table(settings, "needs_packages")
+        self._units = _table(settings, "needs_units")
+        self._person = _table(settings, "needs_person")
 
     def packages(self, rule_id: str) -> list[str]:
         """The packages that a rule needs, all of them."""
-        names = [names for glob, names in self._table.items() if fnmatchcase(rule_id, glob)]
-        return sorted({str(name) for group in names if isinstance(group, list) for name in group})
+        groups = [names for glob, names in self._packages.items() if fnmatchcase(rule_id, glob)]
+        return sorted({str(name) for group in groups if isinstance(group, list) for name in group})
+
+    def reason(self, rule_id: str, facts: Facts) -> str:
+        """Why the rule cannot hold here, as far as it lies outside its OVAL; empty: nothing known."""
+        if facts.login in _LOGIN_RULES.get(rule_id, ()):
+            return _LOGIN_REASON
+        if rule_id == "ensure_redhat_gpgkey_installed" and not facts.signing_key:
+            return _KEY_REASON
+        if missing := [name for name in self.packages(rule_id) if name in facts.unoffered]:
+            return _unoffered(missing)
+        unit = str(self._units.get(rule_id, ""))
+        if unit in facts.dead_units:
+            return _cannot_run(unit, facts)
+        return str(self._person.get(rule_id, ""))
 
 
-def known_reason(rule_id: str, packages: Collection[str], facts: Facts) -> str:
-    """A reason that lies outside the rule's OVAL; empty: none."""
-    if facts.login in _LOGIN_RULES.get(rule_id, ()):
-        return _LOGIN_REASON
-    if rule_id == "ensure_redhat_gpgkey_installed" and not facts.signing_key:
-        return _KEY_REASON
-    missing = [name for name in packages if name in facts.unoffered]
-    return _unoffered(missing) if missing else ""
+def _table(settings: Mapping[str, object], name: str) -> Mapping[str, object]:
+    table = settings.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _cannot_run(unit: str, facts: Facts) -> str:
+    return f"{unit} cannot run in this machine: {facts.dead_units[unit]}"
 
 
 def _unoffered(names: Collection[str]) -> str:
@@ -115,9 +129,9 @@ class Fixability:
             if name in facts.unoffered:
                 yield test, _unoffered([name])
         for test, pattern in self.units().items():
-            for unit, why in facts.dead_units.items():
+            for unit in facts.dead_units:
                 if re.search(pattern, unit):
-                    yield test, f"{unit} cannot run in this machine: {why}"
+                    yield test, _cannot_run(unit, facts)
 
     def _objects(self, kind: str, object_kind: str, field: str) -> dict[str, str]:
         return {

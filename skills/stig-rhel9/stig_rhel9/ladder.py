@@ -1,9 +1,13 @@
-"""The rungs that need no memory and no model: the vendor's bash fix, its Ansible fix, and the skill's own fixes/."""
+"""The rungs that need no memory and no model: the vendor's bash fix, its Ansible fix, and the skill's own fixes/.
 
+A fix of our own that replaces the vendor's stands before it: what is known not to work is not tried first.
+"""
+
+import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import yaml
 from anneal_contracts.work import Action, FixSource, ItemDetail
@@ -14,7 +18,7 @@ from anneal_skillkit.interfaces import Context, ExecResult
 from anneal_skillkit.manifest import Manifest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stig_rhel9.content import ContentStore, Rule
+from stig_rhel9.content import Content, ContentStore, Rule
 
 _META: Final = "meta.yaml"
 
@@ -29,7 +33,11 @@ class FixMeta(BaseModel):
     why: Annotated[str, Field(min_length=1)]
     risks_reach: bool = False
     needs_reboot: bool = False
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    # Set where the vendor's fix is known not to work, or to break another rule; `why` says how.
+    replaces: Literal["vendor", ""] = ""
+    # Variables of the content that the script uses: each stands at its head with the profile's value.
+    values: tuple[Annotated[str, Field(pattern=r"^[a-z]\w+$")], ...] = ()
 
 
 class StigExecutor:
@@ -44,7 +52,13 @@ class StigExecutor:
         """Candidates in the order they are to be tried. Raises InvalidArgument for a broken curated fix."""
         content = await self._store.get(ctx.profile, ctx.tailoring)
         rule = content.rule(item.id)
-        return [*self._vendor(rule), *self._curated(rule)]
+        script = self._fixes / rule.id / "fix.sh"
+        if not script.is_file():
+            return self._vendor(rule)
+        meta = read_meta(script.parent)
+        curated = self._curated(rule, meta, _with_values(script, meta, content))
+        vendor = self._vendor(rule)
+        return [curated, *vendor] if meta.replaces == "vendor" else [*vendor, curated]
 
     async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
         """Carries an action out under its markers; see anneal_skillkit.effects."""
@@ -72,25 +86,18 @@ class StigExecutor:
             )
         return actions
 
-    def _curated(self, rule: Rule) -> list[Action]:
-        folder = self._fixes / rule.id
-        script = folder / "fix.sh"
-        if not script.is_file():
-            return []
-        meta = read_meta(folder)
-        undo = folder / "undo.sh"
-        return [
-            Action(
-                source=FixSource.CURATED,
-                kind="bash",
-                title=meta.title,
-                content=script.read_text(encoding="utf-8"),
-                risks_reach=meta.risks_reach or self._risks_reach(rule.id),
-                needs_reboot=meta.needs_reboot,
-                undo=undo.read_text(encoding="utf-8") if undo.is_file() else None,
-                timeout_s=meta.timeout_s,
-            )
-        ]
+    def _curated(self, rule: Rule, meta: FixMeta, script: str) -> Action:
+        undo = self._fixes / rule.id / "undo.sh"
+        return Action(
+            source=FixSource.CURATED,
+            kind="bash",
+            title=meta.title,
+            content=script,
+            risks_reach=meta.risks_reach or self._risks_reach(rule.id),
+            needs_reboot=meta.needs_reboot,
+            undo=undo.read_text(encoding="utf-8") if undo.is_file() else None,
+            timeout_s=max(meta.timeout_s, self._timeout_s(rule.id)),
+        )
 
     def _risks_reach(self, rule_id: str) -> bool:
         globs = self._manifest.settings.get("risks_reach")
@@ -103,6 +110,19 @@ class StigExecutor:
                 if fnmatchcase(rule_id, glob) and isinstance(seconds, int | float):
                     return float(seconds)
         return self._manifest.timeouts.apply
+
+
+def _with_values(script: Path, meta: FixMeta, content: Content) -> str:
+    """The script with the profile's values at its head. Raises InvalidArgument for one that the content lacks."""
+    text = script.read_text(encoding="utf-8")
+    if not meta.values:
+        return text
+    known = content.values()
+    if unknown := [name for name in meta.values if name not in known]:
+        raise InvalidArgument(f"{script.parent / _META}: values: the content has no {unknown[0]}", field="values")
+    head = "".join(f"{name}={shlex.quote(known[name])}\n" for name in meta.values)
+    first, _, rest = text.partition("\n")
+    return f"{first}\n{head}{rest}"
 
 
 def read_meta(folder: Path) -> FixMeta:

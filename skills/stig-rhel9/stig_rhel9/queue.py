@@ -10,7 +10,7 @@ from anneal_skillkit.manifest import Manifest
 
 from stig_rhel9.content import Content, ContentStore, Rule
 from stig_rhel9.facts import Facts, Questions, probe
-from stig_rhel9.fixability import Fixability, Needs, known_reason
+from stig_rhel9.fixability import Fixability, Needs
 from stig_rhel9.results import score
 from stig_rhel9.scan import full_scan
 
@@ -25,7 +25,7 @@ class StigQueue:
     def __init__(self, manifest: Manifest, store: ContentStore) -> None:
         self._manifest = manifest
         self._store = store
-        self._needs = Needs(manifest.settings.get("needs_packages"))
+        self._needs = Needs(manifest.settings)
 
     async def check(self, *, profile: str, item_ids: Sequence[str], tailoring: bytes) -> Sequence[tuple[str, str]]:
         """What is wrong with a run's specification, by field: profile, tailoring, item_ids."""
@@ -75,7 +75,7 @@ class StigQueue:
         facts = await probe(ctx.session, questions)
 
         def reason(name: str) -> str:
-            known = known_reason(name, needs[name], facts)
+            known = self._needs.reason(name, facts)
             return known or (ovals[name].blocked(facts, false_tests) if name in ovals else "")
 
         return facts, {rule.id: reason(rule.id) for rule in rules}

@@ -18,6 +18,7 @@ CPE_DICT: Final = "{http://cpe.mitre.org/dictionary/2.0}"
 CPE_LANG: Final = "{http://cpe.mitre.org/language/2.0}"
 OCIL: Final = "{http://scap.nist.gov/schema/ocil/2.0}"
 RULE_PREFIX: Final = "xccdf_org.ssgproject.content_rule_"
+VALUE_PREFIX: Final = "xccdf_org.ssgproject.content_value_"
 OVAL_SYSTEM: Final = "http://oval.mitre.org/XMLSchema/oval-definitions-5"
 
 Element = etree._Element
@@ -56,6 +57,11 @@ def parse(data: bytes, *, field: str = "content") -> Element:
 def short_id(rule_id: str) -> str:
     """sshd_disable_root_login for xccdf_org.ssgproject.content_rule_sshd_disable_root_login."""
     return rule_id.removeprefix(RULE_PREFIX)
+
+
+def short_value_id(value_id: str) -> str:
+    """var_accounts_user_umask for xccdf_org.ssgproject.content_value_var_accounts_user_umask."""
+    return value_id.removeprefix(VALUE_PREFIX)
 
 
 def select(benchmark: Element, profile: str, tailoring: Element | None) -> Selection:

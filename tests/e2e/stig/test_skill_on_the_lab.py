@@ -13,8 +13,6 @@ from .conftest import SKILL, Box
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
-CASES = sorted(path.name for path in (SKILL / "fixes").iterdir() if path.is_dir())
-
 
 async def test_items_are_failing_rules_with_reasons_where_nothing_can_be_done(box: Box) -> None:
     found = await box.skill.runtime.work_queue.discover(box.ctx, ())
@@ -77,24 +75,6 @@ async def test_an_ansible_fix_makes_its_rule_hold_under_the_same_markers(box: Bo
     markers = await read_markers(box.session, "e2e-ansible-core")
     assert isinstance(markers, Finished)
     assert await box.skill.runtime.executor.apply(box.ctx, action, "e2e-ansible-core") == done
-
-
-@pytest.mark.parametrize("rule", CASES)
-async def test_a_curated_fix_mends_its_failing_case_and_leaves_its_passing_case(box: Box, rule: str) -> None:
-    (item,) = await box.skill.runtime.work_queue.describe(box.ctx, [rule])
-    ladder = await box.skill.runtime.executor.ladder(box.ctx, item)
-    action = next(a for a in ladder if a.source is FixSource.CURATED)
-
-    async def outcome() -> Outcome:
-        return (await box.skill.runtime.evaluator.evaluate(box.ctx, rule)).outcome
-
-    for case, before in (("failing.sh", Outcome.FAIL), ("passing.sh", Outcome.PASS)):
-        await box.sh((SKILL / "cases" / rule / case).read_text())
-        assert await outcome() is before, case
-        for time in (1, 2):
-            done = await box.skill.runtime.executor.apply(box.ctx, action, f"e2e-{rule}-{case[:-3]}-{time}")
-            assert done.exit_code == 0, done.stdout.decode()
-        assert await outcome() is Outcome.PASS, case
 
 
 async def test_a_fix_that_restarts_sshd_is_seen_to_its_end(box: Box) -> None:

@@ -1,0 +1,2 @@
+#!/bin/bash
+rpm -q --quiet libreswan || dnf -y -q install libreswan

@@ -1,0 +1,2 @@
+#!/bin/bash
+! rpm -q --quiet tmux || dnf -y -q remove tmux

@@ -1,0 +1,7 @@
+#!/bin/bash
+set -e
+rpm -q --quiet firewalld || dnf -y -q install firewalld
+systemctl enable --now firewalld
+firewall-cmd -q --permanent --zone=drop --add-service=ssh
+firewall-cmd -q --reload
+firewall-cmd -q --set-default-zone=drop

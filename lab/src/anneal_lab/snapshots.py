@@ -4,7 +4,7 @@ All of a machine that is not the read-only image is in that folder, deletions in
 character devices 0/0 and `trusted.overlay.*` attributes, which rsync carries as root). So a copy of it is a
 snapshot of the root, and putting it back is a restore, byte for byte.
 
-Generations share unchanged files by hard links (--link-dest): a hundred kept fixes cost little more than one.
+Generations share nothing: each is a copy of its own, and one that is no longer needed is recycled into the next.
 """
 
 from __future__ import annotations
@@ -35,22 +35,20 @@ def copy_tree(source: Path, target: Path) -> None:
     run([*_COPY, "--checksum", f"{source}/", f"{target}/"], timeout=600)
 
 
-def _copy_sharing(source: Path, target: Path, share: Path) -> None:
-    """Make `target` equal to `source`, with what has not changed since `share` as hard links to it.
+def _bring_up_to_date(source: Path, target: Path, since_ns: int) -> None:
+    """Make `target`, a copy of `source` as it was at `since_ns`, equal to it again.
 
     By size and time, which reads no contents; files that were touched since then and still have the size and time
     of before are compared byte for byte. No script can turn a file's change time back.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    run([*_COPY, f"--link-dest={share.resolve()}", f"{source}/", f"{target}/"], timeout=600)
-    doubtful = _backdated(source, share, share.stat().st_ctime_ns - _MARGIN_NS)
+    doubtful = _backdated(source, target, since_ns - _MARGIN_NS)
+    run([*_COPY, f"{source}/", f"{target}/"], timeout=600)
     if doubtful:
-        names = "\0".join(doubtful)
         argv = [*_COPY[:-1], "--checksum", "--from0", "--files-from=-", f"{source}/", f"{target}/"]
-        run(argv, timeout=600, stdin=names)
+        run(argv, timeout=600, stdin="\0".join(doubtful))
 
 
-def _backdated(source: Path, share: Path, since_ns: int) -> list[str]:
+def _backdated(source: Path, target: Path, since_ns: int) -> list[str]:
     """Files that changed since then without showing it in their size or time."""
     found: list[str] = []
     for folder, _, files in os.walk(source):
@@ -61,7 +59,7 @@ def _backdated(source: Path, share: Path, since_ns: int) -> list[str]:
                 continue
             name = os.path.relpath(here, source)
             try:
-                before = os.lstat(share / name)
+                before = os.lstat(target / name)
             except OSError:
                 continue
             if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
@@ -69,18 +67,24 @@ def _backdated(source: Path, share: Path, since_ns: int) -> list[str]:
     return found
 
 
-def save(upper: Path, generations: Path, generation: str) -> None:
-    """Copy beside, then rename: a generation that exists is whole."""
+def save(upper: Path, generations: Path, generation: str, *, recycle: str = "") -> None:
+    """Copy beside, then rename: a generation that exists is whole.
+
+    recycle: a generation that nobody needs any more. It becomes the new one by copying only what differs, which costs
+    a tenth of a full copy; it is lost even where the copy fails.
+    """
     generations.mkdir(parents=True, exist_ok=True)
     clear_leftovers(generations)
     target = generations / generation
-    newest = latest(generations)
     part = generations / f".{generation}.{os.getpid()}.{time.monotonic_ns()}.part"
+    old = generations / recycle if recycle else None
     try:
-        if newest is None:
-            copy_tree(upper, part)
+        if old is not None and old.is_dir():
+            since_ns = old.stat().st_ctime_ns
+            old.rename(part)
+            _bring_up_to_date(upper, part, since_ns)
         else:
-            _copy_sharing(upper, part, newest)
+            copy_tree(upper, part)
         if target.exists():
             _discard(target)
         part.rename(target)
@@ -95,12 +99,6 @@ def names(generations: Path) -> tuple[str, ...]:
         return ()
     found = [entry for entry in generations.iterdir() if not entry.name.startswith(".")]
     return tuple(entry.name for entry in sorted(found, key=lambda entry: (entry.stat().st_ctime_ns, entry.name)))
-
-
-def latest(generations: Path) -> Path | None:
-    """The newest generation; its files are shared with the next one."""
-    kept = names(generations)
-    return generations / kept[-1] if kept else None
 
 
 def find(generations: Path, generation: str) -> Path:

@@ -7,7 +7,15 @@ from anneal_lab import Lab, LabError
 
 from .conftest import Remote
 
-NOISE = ["/var/log/*", "/var/lib/chrony/*", "/var/lib/systemd/*", "/var/lib/rsyslog/*", "/run/*", "/tmp/*"]
+NOISE = [
+    "/etc/tuned*",
+    "/var/log/*",
+    "/var/lib/chrony/*",
+    "/var/lib/systemd/*",
+    "/var/lib/rsyslog/*",
+    "/run/*",
+    "/tmp/*",
+]
 
 WRECK = """
 set -e

@@ -63,8 +63,10 @@ class FolderDriver:
             raise TargetUnreachable("the machine is off", field="target")
         return Reach(host="127.0.0.1", port=22, user="ops", key_path="/key", host_key=HOST_KEY)
 
-    async def snapshot(self, machine: str, name: str) -> None:
+    async def snapshot(self, machine: str, name: str, *, recycle: str = "") -> None:
         self.calls.append(f"snapshot {name}")
+        if recycle:
+            shutil.rmtree(self.saved(machine, recycle), ignore_errors=True)
         shutil.rmtree(self.saved(machine, name), ignore_errors=True)
         shutil.copytree(self.machine(machine), self.saved(machine, name))
 

@@ -53,7 +53,7 @@ class FakeLab:
             raise LabError(f"machine {name!r} is not running")
         return ACCESS
 
-    def snapshot(self, name: str, generation: str) -> None:
+    def snapshot(self, name: str, generation: str, *, recycle: str = "") -> None:
         self._call(name, f"snapshot {generation}")
 
     def restore(self, name: str, generation: str) -> None:

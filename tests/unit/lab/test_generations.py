@@ -1,4 +1,4 @@
-"""Generations of a folder: they share what is equal, and nothing else."""
+"""Generations of a folder: whole, independent of each other, and cheap where one is recycled."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,18 @@ def upper(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_unchanged_file_is_shared_and_a_changed_one_is_not(upper: Path, tmp_path: Path) -> None:
+def test_a_recycled_generation_becomes_the_new_one_and_leaves_the_others_alone(upper: Path, tmp_path: Path) -> None:
     kept = tmp_path / "generations"
     snapshots.save(upper, kept, "g-0")
-    (upper / "etc" / "conf").write_text("PermitRootLogin no")
     snapshots.save(upper, kept, "g-1")
-    assert (kept / "g-0/etc/same").stat().st_ino == (kept / "g-1/etc/same").stat().st_ino
+    (upper / "etc" / "conf").write_text("PermitRootLogin no")
+    (upper / "etc" / "same").chmod(0o600)
+    snapshots.save(upper, kept, "g-2", recycle="g-1")
+    assert snapshots.names(kept) == ("g-0", "g-2")
     assert (kept / "g-0/etc/conf").read_text() == "PermitRootLogin yes"
-    assert (kept / "g-1/etc/conf").read_text() == "PermitRootLogin no"
+    assert (kept / "g-0/etc/same").stat().st_mode & 0o777 == 0o644
+    assert (kept / "g-2/etc/conf").read_text() == "PermitRootLogin no"
+    assert (kept / "g-2/etc/same").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_change_of_equal_length_whose_time_was_put_back_is_still_seen(upper: Path, tmp_path: Path) -> None:
@@ -33,8 +37,7 @@ def test_a_change_of_equal_length_whose_time_was_put_back_is_still_seen(upper: P
     conf.write_text("PermitRootLogin no ")
     os.utime(conf, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (conf.stat().st_size, conf.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    snapshots.save(upper, kept, "g-1")
-    assert (kept / "g-0/etc/conf").read_text() == "PermitRootLogin yes"
+    snapshots.save(upper, kept, "g-1", recycle="g-0")
     assert (kept / "g-1/etc/conf").read_text() == "PermitRootLogin no "
 
 
@@ -42,6 +45,11 @@ def test_what_was_removed_is_gone_from_the_next_generation(upper: Path, tmp_path
     kept = tmp_path / "generations"
     snapshots.save(upper, kept, "g-0")
     (upper / "etc" / "conf").unlink()
-    snapshots.save(upper, kept, "g-1")
-    assert (kept / "g-0/etc/conf").exists()
+    snapshots.save(upper, kept, "g-1", recycle="g-0")
     assert not (kept / "g-1/etc/conf").exists()
+
+
+def test_a_spare_that_is_not_there_means_a_full_copy(upper: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "generations"
+    snapshots.save(upper, kept, "g-1", recycle="g-gone")
+    assert (kept / "g-1/etc/conf").read_text() == "PermitRootLogin yes"

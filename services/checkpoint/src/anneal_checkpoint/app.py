@@ -43,7 +43,6 @@ class CheckpointApp:
             keep=settings.keep_generations,
             max_paths=settings.max_changed_paths,
             at_once=settings.max_operations,
-            wake_sweeper=self._sweeper.wake,
         )
         targets = Targets(store, drivers, wake_sweeper=self._sweeper.wake)
         leases = Leases(

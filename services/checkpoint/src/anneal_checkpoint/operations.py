@@ -12,7 +12,7 @@ when its caller stops waiting.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from anneal_checkpoint.model import (
     Target,
 )
 from anneal_checkpoint.orders import Drivers, Order, intend, kept_state, snapshot_target
-from anneal_checkpoint.retention import trim_run
+from anneal_checkpoint.retention import recyclable, trim_run
 from anneal_checkpoint.store import Store, Tx
 
 log = logging.getLogger(__name__)
@@ -57,14 +57,12 @@ class Operations:
         keep: int,
         max_paths: int,
         at_once: int,
-        wake_sweeper: Callable[[], None],
     ) -> None:
         self._store = store
         self._drivers = drivers
         self._keep = keep
         self._max_paths = max_paths
         self._slots = asyncio.Semaphore(at_once)
-        self._wake_sweeper = wake_sweeper
         self._running: dict[str, asyncio.Task[Operation]] = {}
         self._recovery: asyncio.Task[None] | None = None
 
@@ -74,9 +72,7 @@ class Operations:
         operation = await self._intend(order, OperationKind.SNAPSHOT, request_hash)
         if operation.state is OperationState.DONE:
             return operation
-        taken = await self._carried(operation.key, self._take(order))
-        self._wake_sweeper()
-        return taken
+        return await self._carried(operation.key, self._take(order))
 
     async def restore(self, order: Order, *, force: bool, volatile: Sequence[str]) -> Operation:
         """Brings a generation back unless nothing has changed. Raises as snapshot does, and NotFound."""
@@ -144,11 +140,12 @@ class Operations:
             if snapshot is None:
                 raise FailedPrecondition(f"generation {order.generation} was dropped meanwhile", field="generation")
             await self._complete_restore(tx, target)
+            spare = await recyclable(tx, snapshot)
             await faultpoint(BEFORE_SNAPSHOT)
             began = time.monotonic()
             attributes = _attributes(order.target, order.run_id, order.generation)
             with _tracer.start_as_current_span("checkpoint.snapshot", attributes=attributes):
-                await self._drivers[snapshot.driver].snapshot(snapshot.machine, snapshot.name)
+                await self._drivers[snapshot.driver].snapshot(snapshot.machine, snapshot.name, recycle=spare)
             took_s = time.monotonic() - began
             await faultpoint(AFTER_SNAPSHOT)
             await tx.save_snapshot(replace(snapshot, state=SnapshotState.KEPT))

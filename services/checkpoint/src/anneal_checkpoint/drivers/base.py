@@ -22,8 +22,11 @@ class Driver(Protocol):
         """How to open a session now. Raises TargetUnreachable where the machine is not there."""
         ...
 
-    async def snapshot(self, machine: str, name: str) -> None:
-        """Saves the machine's whole root under a name, replacing what may be there under it."""
+    async def snapshot(self, machine: str, name: str, *, recycle: str = "") -> None:
+        """Saves the machine's whole root under a name, replacing what may be there under it.
+
+        recycle: a saved state that is no longer needed and may be turned into the new one; it is gone afterwards.
+        """
         ...
 
     async def restore(self, machine: str, name: str) -> None:

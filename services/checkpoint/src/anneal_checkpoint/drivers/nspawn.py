@@ -53,8 +53,11 @@ class NspawnDriver:
             host_key=access.host_key,
         )
 
-    async def snapshot(self, machine: str, name: str) -> None:
-        await self._in_row(machine, lambda: self._lab.snapshot(machine, name), _failed("snapshot", machine, name))
+    async def snapshot(self, machine: str, name: str, *, recycle: str = "") -> None:
+        def snapshot() -> None:
+            self._lab.snapshot(machine, name, recycle=recycle)
+
+        await self._in_row(machine, snapshot, _failed("snapshot", machine, name))
 
     async def restore(self, machine: str, name: str) -> None:
         def restore() -> None:

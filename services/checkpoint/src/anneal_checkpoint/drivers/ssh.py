@@ -49,7 +49,7 @@ class SshDriver:
             host_key=target.host_key,
         )
 
-    async def snapshot(self, machine: str, name: str) -> None:
+    async def snapshot(self, machine: str, name: str, *, recycle: str = "") -> None:
         _refuse()
 
     async def restore(self, machine: str, name: str) -> None:

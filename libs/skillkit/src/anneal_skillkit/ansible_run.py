@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +70,8 @@ class AnsibleUnavailable(FailedPrecondition):
     reason = "ansible_unavailable"
 
 
+# Planning asks twice in a row: which modules it needs, and whether it may run.
+@lru_cache(maxsize=4)
 def tasks_of(text: str) -> list[dict[str, Any]]:
     """The tasks of a fix. Raises InvalidArgument when it is no list of tasks."""
     try:

@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
@@ -21,7 +21,7 @@ from anneal_runtime.errors import InvalidArgument
 from pydantic import BaseModel, ConfigDict
 
 from anneal_skillkit.ansible_run import tasks_of
-from anneal_skillkit.shell import How, Reading, Write, read_script
+from anneal_skillkit.shell import Command, How, Reading, Write, read_script
 
 _RULES: Final = files("anneal_skillkit").joinpath("policy_rules.yaml")
 # The skill's own content may reboot where it says so; nobody else may.
@@ -83,9 +83,12 @@ class Pattern(_Closed):
     def _globs(self) -> tuple[str, ...]:
         return tuple(name for name in self.commands if name not in self._exact)
 
-    def names(self, command: str) -> bool:
-        """Whether a program is one of the pattern's."""
-        return command in self._exact or any(fnmatch.fnmatchcase(command, glob) for glob in self._globs)
+    def named(self, programs: frozenset[str]) -> frozenset[str]:
+        """Which of these programs are the pattern's."""
+        found = self._exact & programs
+        if not self._globs:
+            return found
+        return found | {name for name in programs if any(fnmatch.fnmatchcase(name, glob) for glob in self._globs)}
 
 
 class Rule(_Closed):
@@ -113,11 +116,12 @@ def decide(action: Action, *, source: FixSource | None = None) -> PolicyDecision
         return _denied("unreadable", e.message)
     if reading.unread and origin not in _TRUSTED:
         return _denied("unreadable", f"It cannot be read as bash near {reading.unread[0]!r}.")
+    programs = frozenset(command.name for command in reading.commands)
     for rule in rules():
         if rule.id == "reboots" and action.needs_reboot and origin in _TRUSTED:
             continue
         for pattern in rule.match:
-            if origin in pattern.sources and (what := _found(pattern, reading)):
+            if origin in pattern.sources and (what := _found(pattern, reading, programs)):
                 return _denied(rule.id, f"{rule.explanation} ({what[:120]})")
     if _idle(reading):
         return _denied("no_effect", "The script changes nothing: it only ends, or prints.")
@@ -145,7 +149,7 @@ def _idle(reading: Reading) -> bool:
     return not reading.writes and all(c.name in _IDLE for c in reading.commands if c.name not in reading.functions)
 
 
-def _found(pattern: Pattern, reading: Reading) -> str:
+def _found(pattern: Pattern, reading: Reading, programs: frozenset[str]) -> str:
     """What of the script matches the pattern; empty when nothing does."""
     if pattern.special == "fork_bomb":
         return next(_fork_bombs(reading), "")
@@ -156,13 +160,12 @@ def _found(pattern: Pattern, reading: Reading) -> str:
     if pattern.text:
         texts = (*reading.texts, *(arg for c in reading.commands for arg in c.args))
         return next((m.group(0) for text in texts if (m := re.search(pattern.text, text))), "")
-    return _found_command(pattern, reading)
+    named = pattern.named(programs)
+    return _found_command(pattern, [c for c in reading.commands if c.name in named]) if named else ""
 
 
-def _found_command(pattern: Pattern, reading: Reading) -> str:
-    for command in reading.commands:
-        if not pattern.names(command.name):
-            continue
+def _found_command(pattern: Pattern, commands: Sequence[Command]) -> str:
+    for command in commands:
         if pattern.looped_in_background and not (command.background and command.looped_forever):
             continue
         words = " ".join(command.args)
@@ -189,6 +192,7 @@ def _writes(pattern: Pattern, write: Write) -> bool:
     return re.fullmatch(pattern.writes, _normal(write.path)) is not None
 
 
+@lru_cache(maxsize=4096)
 def _normal(path: str) -> str:
     """/etc//../etc/./x -> /etc/x; a trailing /* stays."""
     if not path.startswith("/"):

@@ -369,3 +369,34 @@ def test_turns_after_a_failed_vendor_fix_are_told_in_the_reason() -> None:
     reason = world.run().items["a"].reason
     assert "1 of 3 attempts failed" in reason
     assert "contract_violation" in reason
+
+
+def test_the_last_scan_is_of_a_machine_that_was_restarted() -> None:
+    world = World(items=[item("a")])
+    world.create()
+    world.run()
+    assert world.sent[-5:] == ["restore", "check_health", "verify", "record", "release"]
+    world = World(items=[item("a")], can_snapshot=False, ladders={"a": [candidate("a", 0, undo_blob="u")]})
+    world.create()
+    world.run()
+    assert "restore" not in world.sent
+
+
+def test_a_run_is_not_lost_when_its_regressions_cannot_be_planned() -> None:
+    def no_second_plan(state: RunState, pending: object) -> Failed | None:
+        if pending.kind == "plan" and state.round > 0:  # type: ignore[attr-defined]
+            return Failed(command_id=pending.command_id, reason="invalid_argument", message="broken")  # type: ignore[attr-defined]
+        return None
+
+    world = World(
+        items=[item("a")],
+        passing=("c",),
+        after={"c": Outcome.FAIL},
+        regressed=(item("c"),),
+        override=no_second_plan,
+    )
+    world.create()
+    state = world.run()
+    assert state.phase is Phase.FINISHED
+    assert state.items["c"].state == "escalated"
+    assert any("broken" in n for n in state.notes)

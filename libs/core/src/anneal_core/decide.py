@@ -232,13 +232,21 @@ def _reflection(state: RunState, now: float) -> Payloads:
 
 
 def _finish(state: RunState, now: float) -> Payloads:
-    """The queue has drained: re-scan, mend what regressed, remember, let go."""
+    """The queue has drained: restart, re-scan, mend what regressed, remember, let go."""
     if not state.verified:
-        return _issue(state, now, "verify", generation=state.round)
+        return _settle_target(state, now) or _issue(state, now, "verify", generation=state.round)
     mendable = [i for i in state.regressions() if i in state.found]
     if mendable and state.round < state.limits.repair_rounds and not state.cancel:
         return _issue(state, now, "plan", generation=state.round + 1)
     return _close_down(state, now)
+
+
+def _settle_target(state: RunState, now: float) -> Payloads:
+    """The last word is on a machine that was restarted: what lasts until the next boot only is no fix."""
+    assert state.access is not None
+    if state.access.can_snapshot and state.generation > 0 and not state.settled:
+        return _issue(state, now, "restore", generation=state.generation, force=True)
+    return _issue(state, now, "check_health", generation=state.seq) if state.booted else ()
 
 
 def _close_down(state: RunState, now: float, *, failed: bool = False) -> Payloads:

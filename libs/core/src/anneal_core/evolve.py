@@ -116,6 +116,8 @@ def _gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> Ru
         return _reflected(state, pending, Reflected(command_id=cid, detail=text), at)
     if pending.kind == "record":
         return replace(state, recorded=True, notes=(*state.notes, note))
+    if pending.kind == "plan" and state.round > 0:  # the run's own work is done and scored: only the mending is lost
+        return replace(state, planned=True, notes=(*state.notes, note))
     if pending.kind == "release":
         return replace(state, released=True, notes=(*state.notes, note))
     return replace(state, failure=state.failure or note)
@@ -219,12 +221,14 @@ def _evaluated(state: RunState, pending: Pending, r: Evaluated, at: float) -> Ru
 
 
 def _snapshotted(state: RunState, pending: Pending, r: Snapshotted, at: float) -> RunState:
-    state = replace(_timed(state, pending, "keep", r.took_s, at), generation=r.generation)
+    state = replace(_timed(state, pending, "keep", r.took_s, at), generation=r.generation, settled=False)
     return _with_attempt(state, pending.item_id, generation=r.generation) if pending.item_id else state
 
 
 def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunState:
     state = replace(_timed(state, pending, "revert", r.took_s, at), booted=state.booted or r.restored)
+    if not pending.item_id:
+        return replace(state, settled=True)
     attempt = state.items[pending.item_id].open_attempt
     if attempt is not None and attempt.applied is not None and attempt.applied.state == "interrupted":
         return _with_attempt(state, pending.item_id, applied=None)  # as if never started: apply again

@@ -124,6 +124,8 @@ class RunState:
     health: Health | None = None
     # The machine was booted again and its health not looked at since.
     booted: bool = False
+    # The newest generation was booted: what holds now also holds after a restart.
+    settled: bool = False
     fingerprint: str = ""
     before: ScoreCounts | None = None
     after: ScoreCounts | None = None

@@ -62,23 +62,23 @@ class StigQueue:
         self, ctx: Context, content: Content, rules: Sequence[Rule], false_tests: Collection[str]
     ) -> tuple[Facts, Mapping[str, str]]:
         """The target's facts, and for each rule why no fix can mend it there (empty: one might)."""
-        ovals = {rule.id: Fixability(content.oval(rule.id), rule.check) for rule in rules if rule.check is not None}
-        needs = {rule.id: self._needs.packages(rule.id) for rule in rules}
-        questions = Questions(
-            sysctls=frozenset(name for one in ovals.values() for name in one.sysctls().values()),
-            packages=frozenset(
-                name
-                for names in (*needs.values(), *(one.packages().values() for one in ovals.values()))
-                for name in names
-            ),
-        )
-        facts = await probe(ctx.session, questions)
+        # One tree at a time: all of them together are 40 MB that a service would keep.
+        sysctls, packages = set[str](), set[str]()
+        for rule in rules:
+            packages.update(self._needs.packages(rule.id))
+            if rule.check is not None:
+                one = Fixability(content.oval(rule.id), rule.check)
+                sysctls.update(one.sysctls().values())
+                packages.update(one.packages().values())
+        facts = await probe(ctx.session, Questions(sysctls=frozenset(sysctls), packages=frozenset(packages)))
 
-        def reason(name: str) -> str:
-            known = self._needs.reason(name, facts)
-            return known or (ovals[name].blocked(facts, false_tests) if name in ovals else "")
+        def reason(rule: Rule) -> str:
+            known = self._needs.reason(rule.id, facts)
+            if known or rule.check is None:
+                return known
+            return Fixability(content.oval(rule.id), rule.check).blocked(facts, false_tests)
 
-        return facts, {rule.id: reason(rule.id) for rule in rules}
+        return facts, {rule.id: reason(rule) for rule in rules}
 
     async def describe(self, ctx: Context, item_ids: Sequence[str]) -> Sequence[ItemDetail]:
         """These rules as items, whatever their state."""

@@ -5,5 +5,5 @@ line=$(grep -nE '^\s*auth\s.*pam_unix\.so' /etc/pam.d/system-auth | head -1 | cu
 sed -i "${line}i auth [success=done authinfo_unavail=ignore user_unknown=ignore default=bad] pam_sss.so try_cert_auth" \
     /etc/pam.d/system-auth
 printf 'auth sufficient pam_sss.so allow_missing_name\nauth required pam_deny.so\n' >/etc/pam.d/smartcard-auth
-printf '[pam]\npam_cert_auth = True\n' >/etc/sssd/sssd.conf
+printf '[sssd]\nenable_files_domain = true\n\n[pam]\npam_cert_auth = True\n' >/etc/sssd/sssd.conf
 chmod 0600 /etc/sssd/sssd.conf

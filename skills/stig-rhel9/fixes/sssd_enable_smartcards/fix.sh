@@ -1,16 +1,35 @@
 #!/bin/bash
 set -euo pipefail
+# A configuration without a domain keeps sssd from starting at the next boot: where there is none, the machine's own
+# accounts are one.
+ensure_domain() {
+    if grep -qsE '^\s*(domains\s*=\s*\S|enable_files_domain\s*=\s*true)' /etc/sssd/sssd.conf /etc/sssd/conf.d/*.conf; then
+        return
+    fi
+    if grep -qE '^\s*\[sssd\]' "$conf"; then
+        sed -i -E '/^\s*\[sssd\]/a enable_files_domain = true' "$conf"
+    else
+        printf '\n[sssd]\nenable_files_domain = true\n' >>"$conf"
+    fi
+}
+# set_option SECTION KEY VALUE
+set_option() {
+    local found
+    found=$(awk -v section="[$1]" -v key="$2" \
+        '/^[[:space:]]*\[/ { inside = ($1 == section) } inside && $1 ~ "^" key "(=|$)" { print NR }' "$conf" | head -1)
+    if [ -n "$found" ]; then
+        sed -i "${found}s/.*/$2 = $3/" "$conf"
+    elif grep -qF "[$1]" "$conf"; then
+        sed -i "/^[[:space:]]*\[$1\]/a $2 = $3" "$conf"
+    else
+        printf '\n[%s]\n%s = %s\n' "$1" "$2" "$3" >>"$conf"
+    fi
+}
 conf=/etc/sssd/sssd.conf
 mkdir -p /etc/sssd
 touch "$conf"
 chmod 0600 "$conf"
-if grep -qE '^\s*pam_cert_auth\s*=' "$conf"; then
-    sed -i -E 's/^\s*pam_cert_auth\s*=.*/pam_cert_auth = True/' "$conf"
-elif grep -qE '^\s*\[pam\]' "$conf"; then
-    sed -i -E '/^\s*\[pam\]/a pam_cert_auth = True' "$conf"
-else
-    printf '\n[pam]\npam_cert_auth = True\n' >>"$conf"
-fi
+set_option pam pam_cert_auth True
 if command -v authselect >/dev/null; then
     authselect check
     authselect enable-feature with-smartcard
@@ -21,10 +40,12 @@ else
     # Whom sssd does not know, or while it does not run, the next module decides on: no login is lost by this line.
     skip='[success=done authinfo_unavail=ignore user_unknown=ignore ignore=ignore default=die]'
     if ! grep -qE '^\s*auth\s.*pam_sss\.so.*\s(try|require)_cert_auth' "$stack"; then
-        sed -i -E '/^\s*auth\s.*pam_sss\.so/d' "$stack"
+        sed -i -E '/^\s*auth\s.*pam_(sss|localuser)\.so/d' "$stack"
         first=$(grep -nE '^\s*auth\s.*pam_unix\.so' "$stack" | head -1 | cut -d: -f1)
         [ -n "$first" ] || { echo "no pam_unix.so in $stack" >&2; exit 1; }
-        sed -i "${first}i auth        $skip pam_sss.so try_cert_auth" "$stack"
+        # The machine's own accounts have no certificate: they go on to pam_unix.
+        sed -i -e "${first}i auth        [success=1 default=ignore] pam_localuser.so" \
+            -e "${first}i auth        $skip pam_sss.so try_cert_auth" "$stack"
     fi
     if ! grep -qE '^\s*auth\s.*pam_sss\.so.*\sallow_missing_name' "$card" 2>/dev/null; then
         {
@@ -38,4 +59,9 @@ else
         chmod 0644 "$card"
     fi
 fi
-if systemctl is-active --quiet sssd; then systemctl restart sssd; fi
+ensure_domain
+if systemctl is-enabled --quiet sssd; then
+    systemctl reset-failed sssd 2>/dev/null || : # starts of a minute ago count against this one
+    systemctl restart sssd
+    systemctl is-active --quiet sssd
+fi

@@ -1,0 +1,2 @@
+#!/bin/bash
+rm -f /etc/sssd/sssd.conf /etc/sssd/conf.d/*.conf

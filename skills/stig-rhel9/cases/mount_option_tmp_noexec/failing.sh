@@ -1,4 +1,4 @@
 #!/bin/bash
 sed -i -E '\|\s/tmp\s|d' /etc/fstab 2>/dev/null || :
-rm -rf /etc/systemd/system/tmp.mount.d
+systemctl disable --now tmp-noexec.service 2>/dev/null || :
 mount -o remount,exec /tmp

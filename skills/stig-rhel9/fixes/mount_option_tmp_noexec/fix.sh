@@ -15,10 +15,23 @@ if in_fstab /tmp noexec; then
     exit 0
 fi
 [ "$(findmnt -n -o FSTYPE /tmp)" = tmpfs ] || { echo "/tmp is not a file system of its own" >&2; exit 1; }
-mkdir -p /etc/systemd/system/tmp.mount.d
-cat >/etc/systemd/system/tmp.mount.d/50-noexec.conf <<'CONF'
-[Mount]
-Options=mode=1777,strictatime,nosuid,nodev,noexec,size=50%%,nr_inodes=1m
-CONF
+# Also where something that comes before systemd mounted it, so that the options of tmp.mount have no say.
+cat >/etc/systemd/system/tmp-noexec.service <<'UNIT'
+[Unit]
+Description=Mount options of /tmp
+DefaultDependencies=no
+RequiresMountsFor=/tmp
+After=tmp.mount
+Before=local-fs.target systemd-tmpfiles-setup.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/mount -o remount,noexec,nosuid,nodev /tmp
+
+[Install]
+WantedBy=local-fs.target
+UNIT
 systemctl daemon-reload
-mount -o remount,noexec,nosuid,nodev /tmp
+systemctl enable tmp-noexec.service
+systemctl restart tmp-noexec.service

@@ -4,11 +4,12 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from anneal_contracts.work import Outcome
+from anneal_contracts.work import FixSource, Outcome
 from anneal_runtime.errors import InvalidArgument, NotFound
+from anneal_skillkit.interfaces import Context, TargetSession
 from anneal_skillkit.loader import Skill
 from anneal_skillkit.manifest import Manifest
 from lxml import etree
@@ -141,7 +142,7 @@ def test_a_broken_curated_fix_names_the_file_and_the_field(skill: Skill, tmp_pat
     "folder", sorted((Path(__file__).parents[3] / "skills/stig-rhel9/fixes").glob("*/")), ids=lambda p: p.name
 )
 def test_every_curated_fix_is_whole_and_passes_the_gate(skill: Skill, folder: Path) -> None:
-    from anneal_contracts.work import Action, FixSource
+    from anneal_contracts.work import Action
     from anneal_skillkit.policy import decide
     from stig_rhel9.ladder import read_meta
 
@@ -153,6 +154,34 @@ def test_every_curated_fix_is_whole_and_passes_the_gate(skill: Skill, folder: Pa
     assert decide(action).allowed, decide(action).explanation
     for case in ("failing.sh", "passing.sh"):
         assert (folder.parents[1] / "cases" / folder.name / case).is_file()
+
+
+async def test_a_fix_that_replaces_the_vendors_comes_first_with_the_profiles_values(
+    skill: Skill, manifest: Manifest, tmp_path: Path
+) -> None:
+    from stig_rhel9.content import ContentStore
+    from stig_rhel9.ladder import StigExecutor
+    from stig_rhel9.queue import StigQueue
+
+    store = ContentStore(manifest, Path("/"), tmp_path / "cache")
+    item = StigQueue(manifest, store).item((await store.get("base", b"")).rule("password_pass_min"), "")
+    folder = tmp_path / "fixes" / item.id
+    folder.mkdir(parents=True)
+    (folder / "fix.sh").write_text('#!/bin/bash\necho "$min"\n')
+    session = cast(TargetSession, None)
+    ctx = Context(run_id="r", profile="base", tailoring=b"", session=session, cache=tmp_path)
+    executor = StigExecutor(manifest, tmp_path, store)
+    (folder / "meta.yaml").write_text("title: t\nwhy: w\n")
+    assert [a.source for a in await executor.ladder(ctx, item)][-1] is FixSource.CURATED
+    (folder / "meta.yaml").write_text("title: t\nwhy: w\nreplaces: vendor\nvalues: [min]\n")
+    first, *rest = await executor.ladder(ctx, item)
+    assert first.source is FixSource.CURATED
+    assert [a.source for a in rest] == [FixSource.VENDOR] * len(rest)
+    assert first.content == '#!/bin/bash\nmin=15\necho "$min"\n'
+    (folder / "meta.yaml").write_text("title: t\nwhy: w\nvalues: [nowhere]\n")
+    with pytest.raises(InvalidArgument, match="nowhere") as caught:
+        await executor.ladder(ctx, item)
+    assert caught.value.field == "values"
 
 
 async def test_the_checklist_has_every_rule_with_its_status(skill: Skill, manifest: Manifest, tmp_path: Path) -> None:

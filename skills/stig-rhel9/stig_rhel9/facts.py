@@ -31,7 +31,8 @@ class Facts:
 
     fixed_sysctls, absent_sysctls: kernel parameters that cannot be set, are not there. unoffered: packages asked for
     that are not installed and in no enabled repository; empty also when the repositories could not be read. dead_units:
-    unit -> why it cannot run here. login: "nopasswd" or "noauthenticate" when anneal's own sudo hangs on just that.
+    unit -> why it cannot run here. hidden_mounts: mount points without nodev that lie under another mount. login:
+    "nopasswd" or "noauthenticate" when anneal's own sudo hangs on just that.
     """
 
     os_id: str
@@ -44,6 +45,7 @@ class Facts:
     absent_sysctls: frozenset[str]
     unoffered: frozenset[str]
     dead_units: Mapping[str, str]
+    hidden_mounts: frozenset[str]
     signing_key: bool
     login: str
 
@@ -93,6 +95,7 @@ async def probe(session: TargetSession, questions: Questions) -> Facts:
             absent_sysctls=names("absent"),
             unoffered=names("unoffered"),
             dead_units={values[0]: values[1] for values in found.get("cannot", [])},
+            hidden_mounts=names("hidden"),
             signing_key="nokey" not in found,
             login=next(iter(names("login")), ""),
         )

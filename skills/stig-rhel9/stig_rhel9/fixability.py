@@ -54,6 +54,9 @@ class Needs:
             return _LOGIN_REASON
         if rule_id == "ensure_redhat_gpgkey_installed" and not facts.signing_key:
             return _KEY_REASON
+        if rule_id == "mount_option_nodev_nonroot_local_partitions" and facts.hidden_mounts:
+            where = " and ".join(sorted(facts.hidden_mounts))
+            return f"a mount at {where} lacks nodev and lies hidden under another mount, where nothing can change it"
         if missing := [name for name in self.packages(rule_id) if name in facts.unoffered]:
             return _unoffered(missing)
         unit = str(self._units.get(rule_id, ""))

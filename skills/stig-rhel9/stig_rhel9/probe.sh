@@ -7,6 +7,17 @@ printf 'arch\t%s\n' "$(uname -m)"
 printf 'virtualization\t%s\n' "$(systemd-detect-virt 2>/dev/null || echo none)"
 while read -r _ mount _; do printf 'mount\t%s\n' "$mount"; done </proc/mounts
 
+# A local file system without nodev that another mount over its parent hides: no path leads to it, nothing can change it.
+awk '{
+        for (i = 7; $i != "-"; i++);
+        parent[NR] = $2; at[NR] = $5
+        if ($(i + 2) ~ "^/dev/" && $5 != "/" && ("," $6 ",") !~ ",nodev,") open[NR] = 1
+    }
+    END {
+        for (m in open) for (n in at)
+            if (n != m && parent[n] == parent[m] && index(at[m], at[n] "/") == 1) print "hidden\t" at[m]
+    }' /proc/self/mountinfo
+
 packages=
 while read -r kind name; do
     case $kind in

@@ -22,6 +22,16 @@ async def test_items_are_failing_rules_with_reasons_where_nothing_can_be_done(bo
     assert [name for name in by_id if "pass" in name]
     assert "file system of its own" in by_id["partition_for_var_log_audit"].missing_input
     assert by_id["banner_etc_issue"].missing_input == ""
+    reasons = {
+        "package_subscription-manager_installed": "no enabled repository offers subscription-manager",
+        "service_auditd_enabled": "auditd.service cannot run in this machine",
+        "sudo_remove_nopasswd": "would lose sudo",
+        "configure_crypto_policy": "crypto-policies-scripts",
+        "ensure_redhat_gpgkey_installed": "signing key",
+    }
+    assert [name for name, words in reasons.items() if words not in by_id[name].missing_input] == []
+    assert [name for name in by_id if name.startswith("audit_rules_") and by_id[name].missing_input] == []
+    assert by_id["package_aide_installed"].missing_input == ""
     assert [i for i in found.items if "read-only" in i.missing_input or "no kernel parameter" in i.missing_input]
     assert all(item.description and item.title and item.references for item in found.items)
     assert found.artifacts["arf_before"][:2] == b"\x1f\x8b"

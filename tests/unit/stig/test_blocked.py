@@ -69,6 +69,7 @@ def facts(skill: Skill) -> "Facts":
         absent_sysctls=none,
         unoffered=none,
         dead_units={},
+        hidden_mounts=frozenset(),
         signing_key=True,
         login="",
     )
@@ -125,4 +126,10 @@ def test_the_logins_own_sudo_line_blocks_only_the_rule_that_forbids_it(facts: "F
 def test_a_key_that_is_nowhere_is_asked_for(facts: "Facts") -> None:
     rule = "ensure_redhat_gpgkey_installed"
     assert "RPM-GPG-KEY-redhat-release" in needs({}).reason(rule, replace(facts, signing_key=False))
+    assert needs({}).reason(rule, facts) == ""
+
+
+def test_a_mount_that_no_path_leads_to_blocks_the_rule_about_all_of_them(facts: "Facts") -> None:
+    rule = "mount_option_nodev_nonroot_local_partitions"
+    assert "/mnt/old lacks nodev" in needs({}).reason(rule, replace(facts, hidden_mounts=frozenset({"/mnt/old"})))
     assert needs({}).reason(rule, facts) == ""

@@ -52,6 +52,7 @@ def facts(
         absent_sysctls=frozenset(absent or ()),
         unoffered=frozenset(unoffered or ()),
         dead_units=dead_units or {},
+        hidden_mounts=frozenset(),
         signing_key=True,
         login="",
     )

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from anneal_skillkit.interfaces import Context, TargetSession
 from anneal_skillkit.loader import Skill, SkillSet
 from anneal_skillkit.ssh import SessionPool
+from anneal_skillkit.thrift import give_back
 
 if TYPE_CHECKING:
     from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
+# Commands that hold a scan's results, or every item's texts and scripts, while they last.
+_LARGE: Final = frozenset({"discover", "plan", "verify"})
 # How often a result is handed in again while the supervisor is being started anew.
 _REPORT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0)
 # Blobs are immutable; the tailoring file of a run is asked for with every command.
@@ -152,6 +155,8 @@ class Workbench:
             self.done += 1
         finally:
             self.under_way.pop(command.command_id, None)
+            if command.kind in _LARGE:
+                give_back()
 
     async def _carry_out(self, command: Any, handlers: Mapping[str, Handler]) -> Result:
         try:

@@ -9,6 +9,7 @@ Generations share nothing: each is a copy of its own, and one that is no longer 
 
 from __future__ import annotations
 
+import filecmp
 import fnmatch
 import os
 import shutil
@@ -54,11 +55,11 @@ def _backdated(source: Path, target: Path, since_ns: int) -> list[str]:
     for folder, _, files in os.walk(source):
         for file in files:
             here = os.path.join(folder, file)
-            now = os.lstat(here)
-            if now.st_ctime_ns < since_ns or not stat.S_ISREG(now.st_mode):
-                continue
             name = os.path.relpath(here, source)
             try:
+                now = os.lstat(here)
+                if now.st_ctime_ns < since_ns or not stat.S_ISREG(now.st_mode):
+                    continue
                 before = os.lstat(target / name)
             except OSError:
                 continue
@@ -130,11 +131,20 @@ def clear_leftovers(generations: Path) -> None:
 def differences(upper: Path, generation: Path, ignore: Sequence[str]) -> list[str]:
     """Absolute paths that differ between the machine now and a generation: by type, size, time, mode, owner, xattrs.
 
-    Contents are not read, which keeps this at some tens of milliseconds; a write always moves the time.
+    Contents are read only of files that were touched since the generation was taken and whose size and time are those
+    of before (`touch -r`): that sees every write, and keeps this at some tens of milliseconds.
     """
     listing = run([*_COPY, "--dry-run", "--itemize-changes", "--out-format=%i %n", f"{upper}/", f"{generation}/"])
     found = {path for line in listing.splitlines() if (path := _changed_path(line)) is not None}
+    doubtful = _backdated(upper, generation, generation.stat().st_ctime_ns - _MARGIN_NS)
+    found.update("/" + name for name in doubtful if not _same_content(upper / name, generation / name))
     return sorted(path for path in found if not any(fnmatch.fnmatch(path, pattern) for pattern in ignore))
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    """Byte for byte. filecmp keeps answers by size and time, the very things that cannot be trusted here."""
+    filecmp.clear_cache()
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _changed_path(line: str) -> str | None:

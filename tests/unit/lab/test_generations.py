@@ -53,3 +53,15 @@ def test_a_spare_that_is_not_there_means_a_full_copy(upper: Path, tmp_path: Path
     kept = tmp_path / "generations"
     snapshots.save(upper, kept, "g-1", recycle="g-gone")
     assert (kept / "g-1/etc/conf").read_text() == "PermitRootLogin yes"
+
+
+def test_a_hidden_change_of_equal_length_is_a_difference_and_a_mere_touch_is_none(upper: Path, tmp_path: Path) -> None:
+    kept, conf = tmp_path / "generations", upper / "etc" / "conf"
+    snapshots.save(upper, kept, "g-0")
+    assert snapshots.differences(upper, kept / "g-0", ()) == []
+    before = conf.stat()
+    for text, expected in [("PermitRootLogin yes", []), ("PermitRootLogin no ", ["/etc/conf"])]:
+        conf.write_text(text)
+        os.utime(conf, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert snapshots.differences(upper, kept / "g-0", ()) == expected
+    assert snapshots.differences(upper, kept / "g-0", ("/etc/c*",)) == []

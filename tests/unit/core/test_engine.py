@@ -400,3 +400,36 @@ def test_a_run_is_not_lost_when_its_regressions_cannot_be_planned() -> None:
     assert state.phase is Phase.FINISHED
     assert state.items["c"].state == "escalated"
     assert any("broken" in n for n in state.notes)
+
+
+@pytest.mark.parametrize("can_snapshot", [True, False])
+def test_an_action_that_is_always_cut_off_is_given_up(can_snapshot: bool) -> None:
+    ladders = {"a": [candidate("a", 0, undo_blob="u"), candidate("a", 1, undo_blob="u")]}
+    cut_off = {("a", n): Applied(command_id="x", state="interrupted") for n in (1, 2)}
+
+    def undo_works(state: RunState, pending: object) -> Applied | None:
+        if pending.kind == "undo":  # type: ignore[attr-defined]
+            return Applied(command_id=pending.command_id, state="applied")  # type: ignore[attr-defined]
+        return None
+
+    world = World(items=[item("a")], ladders=ladders, applied=cut_off, can_snapshot=can_snapshot, override=undo_works)
+    world.create()
+    state = world.run(most=200)
+    assert [a.mode for a in state.items["a"].attempts] == ["apply_error", "apply_error"]
+    assert world.sent.count("apply") == (4 if can_snapshot else 2)
+
+
+def test_a_snapshot_that_is_given_out_again_is_the_same_command() -> None:
+    world = World(items=[item("a")])
+    world.create()
+    ids: list[str] = []
+    while len(ids) < 2:
+        for payload in decide(world.state, world.now):
+            world.append(payload)
+            if isinstance(payload, ev.CommandIssued) and payload.kind == "snapshot":
+                ids.append(payload.command_id)
+        if world.state.pending and next(iter(world.state.pending.values())).kind == "snapshot":
+            world.now += 1000
+        elif world.state.pending:
+            world.answer_one()
+    assert ids[0] == ids[1]

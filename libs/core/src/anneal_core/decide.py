@@ -18,7 +18,7 @@ Payloads = tuple[ev.Payload, ...]
 # Seconds a command may take before it is given out again; what the skill declares goes before these.
 _PATIENCE = {
     "acquire": 20.0,
-    "snapshot": 60.0,
+    "snapshot": 120.0,
     "plan": 120.0,
     "propose": 300.0,
     "restore": 90.0,
@@ -57,7 +57,9 @@ def _issue(
 ) -> Payloads:
     try_no = state.tries.get(try_key(kind, item_id, attempt, generation), 0) + 1
     # A restore that prepares the same attempt anew is another command than the one that ends it: seq tells them apart.
-    command_id = digest(state.run_id, kind, item_id, attempt, generation, state.seq)[:32]
+    # A generation is taken once: given out again, it is the same command, and what is under way goes on.
+    seq = 0 if kind == "snapshot" else state.seq
+    command_id = digest(state.run_id, kind, item_id, attempt, generation, seq)[:32]
     deadline = now + _patience(state, kind, item_id)
     return (
         ev.CommandIssued(
@@ -166,7 +168,7 @@ def _continue_item(state: RunState, now: float, item: ItemState) -> Payloads:
     item_id, number = item.detail.id, attempt.number
     if attempt.applied is None:
         return _issue(state, now, "apply", item_id=item_id, attempt=number)
-    if attempt.applied.state == "interrupted":
+    if triage.may_apply_again(state, attempt):
         return _take_back(state, now, item_id, attempt, force=True)
     diagnosis = triage.of_apply(attempt.applied)
     if diagnosis is None and attempt.evaluated is None:

@@ -25,6 +25,7 @@ from anneal_contracts.work import (
 )
 
 from anneal_core import events as ev
+from anneal_core import triage
 from anneal_core.chain import Event
 from anneal_core.machine import IllegalEvent, next_phase
 from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
@@ -230,8 +231,8 @@ def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunS
     if not pending.item_id:
         return replace(state, settled=True)
     attempt = state.items[pending.item_id].open_attempt
-    if attempt is not None and attempt.applied is not None and attempt.applied.state == "interrupted":
-        return _with_attempt(state, pending.item_id, applied=None)  # as if never started: apply again
+    if attempt is not None and triage.may_apply_again(state, attempt):
+        return _with_attempt(state, pending.item_id, applied=None, interruptions=attempt.interruptions + 1)
     return _with_attempt(state, pending.item_id, restored=r)
 
 

@@ -64,6 +64,8 @@ class Attempt:
     candidate: Candidate
     started_at: float
     applied: Applied | None = None
+    # Times that the action was found cut off and the target put back to apply it anew.
+    interruptions: int = 0
     evaluated: Evaluated | None = None
     restored: Restored | None = None
     # Seconds by part: apply, evaluate, keep, revert, as the supervisor waited for them.

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from anneal_contracts.work import Applied, CoreMode, Evaluated, Outcome, SkillPolicy
 
+from anneal_core.state import Attempt, RunState
+
 
 class Response(StrEnum):
     """What follows from a mode."""
@@ -38,10 +40,19 @@ _SKILL_RESPONSES: Mapping[str, Response] = {
 }
 
 
+def may_apply_again(state: RunState, attempt: Attempt) -> bool:
+    """An action that was cut off is applied anew once, on a target put back to before it; then it is at fault."""
+    cut_off = attempt.applied is not None and attempt.applied.state == "interrupted"
+    return cut_off and attempt.interruptions == 0 and state.access is not None and state.access.can_snapshot
+
+
 def of_apply(applied: Applied) -> Diagnosis | None:
     """The diagnosis where carrying the action out already decides; None: the evaluator has to look."""
     if applied.state == "unreachable":
         return Diagnosis(mode=CoreMode.TARGET_UNREACHABLE, response=Response.REVERT, detail=applied.detail, force=True)
+    if applied.state == "interrupted":
+        detail = applied.detail or "it was cut off, and its end is not known"
+        return Diagnosis(mode=CoreMode.APPLY_ERROR, response=Response.REVERT, detail=detail, force=True)
     if applied.state == "error":
         return Diagnosis(mode=CoreMode.APPLY_ERROR, response=Response.REVERT, detail=applied.detail)
     if applied.timed_out:

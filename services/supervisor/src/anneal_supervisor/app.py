@@ -74,6 +74,7 @@ class SupervisorApp:
             services=[(SERVICE, lambda server: add_SupervisorServiceServicer_to_server(api, server))],
         )
         self._tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(domain.drive())]
+        self._tasks.append(asyncio.create_task(domain.keep_targets()))
 
     async def stop(self) -> None:
         if self._server is not None:

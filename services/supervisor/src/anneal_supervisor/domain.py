@@ -69,11 +69,16 @@ class Supervisor:
             if not self._drivers[run_id].state.ended:
                 log.warning("run lost to another replica", extra={"run_id": run_id})
                 self._tasks[run_id].cancel()
-        await asyncio.gather(*(d.keep_target() for d in self._drivers.values()))
         room = self._max_runs - len(self._drivers)
         if room > 0:
-            for run_id, token in await self._store.claim(self._owner, self._lease_s, room):
+            for run_id, token in await self._store.claim(self._owner, self._lease_s, room, list(self._drivers)):
                 self._take(run_id, token)
+
+    async def keep_targets(self) -> None:
+        """Renews the leases of all targets, for ever. Apart from the beat: a restore under way makes a renewal wait."""
+        while True:
+            await asyncio.gather(*(d.keep_target() for d in self._drivers.values()))
+            await asyncio.sleep(self._lease_s / 3)
 
     def _take(self, run_id: str, token: int) -> None:
         driver = RunDriver(
@@ -97,8 +102,9 @@ class Supervisor:
         except Exception:
             log.exception("run set aside", extra={"run_id": driver.run_id})
         finally:
-            self._drivers.pop(driver.run_id, None)
-            self._tasks.pop(driver.run_id, None)
+            if self._drivers.get(driver.run_id) is driver:
+                del self._drivers[driver.run_id]
+                del self._tasks[driver.run_id]
             self._hub.notify(driver.run_id)
 
     async def stop(self) -> None:

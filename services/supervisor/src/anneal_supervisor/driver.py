@@ -28,6 +28,8 @@ AFTER_COMMIT = declare("supervisor.after_commit")
 
 # The longest sleep without looking at the clock again.
 _MAX_WAIT_S = 5.0
+# A database that is being started again is back within these waits.
+_SUBMIT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0)
 
 
 def fold(events: Sequence[chain.Event], state: RunState | None = None) -> RunState:
@@ -61,13 +63,17 @@ class RunDriver:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._direct: dict[str, asyncio.Task[None]] = {}
+        self._broken: AnnealError | None = None
 
     async def run(self) -> None:
         """Drives the run to its end. Raises StaleToken when another replica has taken it over."""
-        await self._resume()
+        async with self._lock:  # a result that comes meanwhile waits: it belongs to the state that is being read
+            await self._resume()
         try:
             while not self.state.ended:
                 self._wake.clear()
+                if self._broken is not None:
+                    raise self._broken
                 async with self._lock:
                     payloads = decide(self.state, self._clock.now())
                     if payloads:
@@ -153,9 +159,22 @@ class RunDriver:
         async def carry_out() -> None:
             result = await self._dispatcher.direct(state, pending)
             self._direct.pop(pending.command_id, None)
-            await self.submit(ev.CommandFinished(command_id=pending.command_id, result=result), actor="supervisor")
+            await self._hand_in(ev.CommandFinished(command_id=pending.command_id, result=result))
 
         self._direct[pending.command_id] = asyncio.create_task(carry_out())
+
+    async def _hand_in(self, finished: ev.CommandFinished) -> None:
+        """Submits the result of a direct call; where it cannot be stored, the run is given back and taken up anew."""
+        for wait in (*_SUBMIT_WAITS_S, None):
+            try:
+                await self.submit(finished, actor="supervisor")
+                return
+            except AnnealError as e:
+                if not e.retryable or wait is None:
+                    self._broken = e
+                    self._wake.set()
+                    return
+                await asyncio.sleep(wait)
 
     async def keep_target(self) -> None:
         """Renews the lease of the target, once the run has it."""

@@ -48,12 +48,12 @@ class Store(Protocol):
         """Serialised Run messages without items, newest first."""
         ...
 
-    async def claim(self, owner: str, lease_s: float, limit: int) -> list[tuple[str, int]]:
-        """Takes runs that nobody drives: pairs of run id and owner token."""
+    async def claim(self, owner: str, lease_s: float, limit: int, held: Sequence[str]) -> list[tuple[str, int]]:
+        """Takes runs that nobody drives, without those that the owner holds already: pairs of run id and token."""
         ...
 
     async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:
-        """Prolongs the leases still held; what is missing in the answer was lost."""
+        """Prolongs leases, late ones too while nobody else has the run; what is missing in the answer was lost."""
         ...
 
     async def let_go(self, owner: str) -> None:

@@ -26,13 +26,14 @@ WHERE run_id = $1 AND owner_token = $6
 _CLAIM = """
 UPDATE runs SET owner = $1, owner_until = now() + make_interval(secs => $2), owner_token = owner_token + 1
 WHERE run_id IN (
-    SELECT run_id FROM runs WHERE NOT ended AND owner_until < now() ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    SELECT run_id FROM runs WHERE NOT ended AND owner_until < now() AND run_id <> ALL($4::text[])
+    ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING run_id, owner_token
 """
 _RENEW = """
 UPDATE runs SET owner_until = now() + make_interval(secs => $2)
-WHERE owner = $1 AND run_id = ANY($3::text[]) AND owner_until >= now()
+WHERE owner = $1 AND run_id = ANY($3::text[])
 RETURNING run_id
 """
 
@@ -96,9 +97,9 @@ class PostgresStore:
             rows = await conn.fetch("SELECT summary FROM runs ORDER BY created_at DESC, run_id LIMIT $1", limit)
         return [row["summary"] for row in rows]
 
-    async def claim(self, owner: str, lease_s: float, limit: int) -> list[tuple[str, int]]:
+    async def claim(self, owner: str, lease_s: float, limit: int, held: Sequence[str]) -> list[tuple[str, int]]:
         async with self._db.transaction() as conn:
-            rows = await conn.fetch(_CLAIM, owner, lease_s, limit)
+            rows = await conn.fetch(_CLAIM, owner, lease_s, limit, list(held))
         return [(row["run_id"], row["owner_token"]) for row in rows]
 
     async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:

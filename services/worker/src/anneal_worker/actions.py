@@ -55,8 +55,11 @@ class Actions:
         return await self._finished(command, done)
 
     async def _found(self, ctx: Context, command: Apply) -> Applied | None:
-        """What an earlier, killed worker left behind; None: nothing was started."""
+        """What an earlier, killed worker left behind; None: nothing was started. Waits for what is still at work."""
         markers = await read_markers(ctx.session, command.effect_key)
+        if isinstance(markers, Started) and markers.running:
+            log.info("effect is still running: waiting for its end", extra={"effect": command.effect_key})
+            return await self._finished(command, await self._run(ctx, command))
         if isinstance(markers, Started):
             return Applied(command_id=command.command_id, state="interrupted", detail="started, end unknown")
         if isinstance(markers, Finished):

@@ -144,7 +144,11 @@ def differences(upper: Path, generation: Path, ignore: Sequence[str]) -> list[st
 def _same_content(one: Path, other: Path) -> bool:
     """Byte for byte. filecmp keeps answers by size and time, the very things that cannot be trusted here."""
     filecmp.clear_cache()
-    return filecmp.cmp(one, other, shallow=False)
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except FileNotFoundError:
+        # The machine runs on meanwhile.
+        return False
 
 
 def _changed_path(line: str) -> str | None:

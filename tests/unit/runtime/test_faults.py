@@ -67,8 +67,15 @@ def test_a_specification_that_cannot_be_read_is_refused(spec: str) -> None:
 def test_a_point_that_nobody_declares_is_refused() -> None:
     faults.arm(f"{POINT}=block,no.such=raise")
     with pytest.raises(InvalidArgument, match=r"no such fault point: no\.such"):
-        faults.check_armed()
+        faults.check_armed("test")
     assert POINT in faults.KNOWN
+
+
+def test_a_point_of_another_service_is_for_that_one_to_refuse() -> None:
+    faults.arm("worker.no_such=kill,supervisor.no_such=kill")
+    faults.check_armed("gateway")
+    with pytest.raises(InvalidArgument, match=r"no such fault point: worker\.no_such$"):
+        faults.check_armed("worker")
 
 
 def test_the_environment_arms_a_process_and_kill_is_kill() -> None:

@@ -39,7 +39,7 @@ async def _main(app_factory: Callable[[], Awaitable[App]], service: str) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping)
     try:
-        return await _run_until(app_factory, stopping)
+        return await _run_until(app_factory, stopping, service)
     except AnnealError as e:
         log.error("%s cannot run: %s", service, e, extra={"reason": e.reason, "field": e.field})
         return EXIT_FAILED if e.retryable else EXIT_CONFIG
@@ -61,12 +61,12 @@ def _on_signals(stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-async def _run_until(app_factory: Callable[[], Awaitable[App]], stopping: asyncio.Event) -> int:
+async def _run_until(app_factory: Callable[[], Awaitable[App]], stopping: asyncio.Event, service: str) -> int:
     """Starts the app and waits; a signal during the start cancels the start."""
     app = await _unless(stopping, app_factory())
     if app is None:
         return EXIT_OK
-    faults.check_armed()
+    faults.check_armed(service)
     try:
         if await _unless(stopping, _started(app)):
             await stopping.wait()

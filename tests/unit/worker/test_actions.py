@@ -91,10 +91,9 @@ async def test_an_action_that_was_cut_off_is_interrupted_and_not_run_again(
 ) -> None:
     script = f"echo $PPID >{tmp_path}/pid; echo x >>{tmp_path}/count; sleep 5"
     running = await _begun(ssh_server, script, tmp_path / "count")
-    # The script's parent is `timeout`, whose group holds the sleeping script; its own parent is who would note the end.
+    # The script's parent is `timeout`, whose group holds the script; the session's leader would note the end.
     timeout = int((tmp_path / "pid").read_text())
-    keeper = int(Path(f"/proc/{timeout}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    os.kill(keeper, signal.SIGKILL)
+    os.killpg(os.getsid(timeout), signal.SIGKILL)
     os.killpg(os.getpgid(timeout), signal.SIGKILL)
     with pytest.raises(EffectInterrupted):
         await running

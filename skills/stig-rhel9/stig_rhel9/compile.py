@@ -134,10 +134,6 @@ def _questions(datastream: Element) -> dict[str, str]:
     }
 
 
-def _unindented(text: str) -> str:
-    return "\n".join(line.strip() for line in text.strip().splitlines())
-
-
 def _fix(fix: Element, values: dict[str, str]) -> dict[str, Any]:
     return {
         "text": xccdf.fix_text(fix, values),

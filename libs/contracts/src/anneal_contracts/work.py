@@ -5,7 +5,7 @@ later. Times are seconds as floats; texts from targets are already cut to a boun
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -481,8 +481,3 @@ SUBJECT_BY_KIND: dict[str, str] = {
 def event_subject(run_id: str) -> str:
     """Subject on which a run's events are published."""
     return f"anneal.events.{run_id}"
-
-
-def as_dict(model: BaseModel) -> dict[str, Any]:
-    """Plain data of a contract, ready for canonical JSON."""
-    return model.model_dump(mode="json")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anneal_cli.output import seconds
-from anneal_cli.text import STATES, UNKNOWN_STATE, counts, has_ended, short_id, tally, when
+from anneal_cli.text import STATES, UNKNOWN_STATE, has_ended, short_id, tally, when
 
 _STATE_STYLE = {"finished": "green", "failed": "bold red", "cancelled": "yellow"}
 # States whose items are named one by one; what worked is told as a table of rungs.
@@ -154,10 +154,3 @@ def _print_hints(out: Console, run: Run) -> None:
     hints += [f"anneal explain {short} {example}"] if example else []
     hints += [f"anneal report {short} -o report.html", f"anneal audit verify {short}"] if has_ended(run) else []
     out.print("\nnext  " + "\n      ".join(hints), style="dim", markup=False)
-
-
-def score_line(run: Run) -> str:
-    """The score in one line of words; empty before the final re-scan."""
-    return (
-        f"before: {counts(run.score.before)}; after: {counts(run.score.after)}" if run.score.HasField("after") else ""
-    )

@@ -19,8 +19,11 @@ _BOOT_TIME_FILES: Final = ("/proc/cmdline",)
 # Arguments: mission services. Runs as the login user, so that sudo itself is part of what is looked at.
 _HEALTH: Final = r"""
 if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo "privileged"; fi
-systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null |
-    while read -r unit _; do printf 'failed\t%s\n' "$unit"; done
+if units=$(systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null); then
+    printf '%s\n' "$units" | while read -r unit _; do [ -z "$unit" ] || printf 'failed\t%s\n' "$unit"; done
+else
+    printf 'dead\tsystemd\n'  # no answer is not the same as no failed unit
+fi
 for service; do systemctl is-active --quiet "$service" || printf 'dead\t%s\n' "$service"; done
 echo done
 """
@@ -52,7 +55,10 @@ class StigEvaluator:
         return Judgement(outcome=outcome, evidence=explain(root, rule.check), mode=mode)
 
     async def health(self, ctx: Context, canary: TargetSession) -> Health:
-        """Health through a session opened just now: sudo, failed units, mission services. One exec."""
+        """Health through a session opened just now: sudo, failed units, mission services. One exec.
+
+        Where systemd does not answer, `systemd` is among the dead services.
+        """
         began = time.monotonic()
         services = ctx.mission_services
         try:

@@ -14,7 +14,11 @@ from anneal_skillkit.loader import SkillSpec
 
 _HEALTH = """
 if sudo -n true 2>/dev/null; then echo privileged; fi
-systemctl list-units --state=failed --plain --no-legend --no-pager | cut -d' ' -f1 | sed 's/^/failed /'
+if units=$(systemctl list-units --state=failed --plain --no-legend --no-pager); then
+    printf '%s' "$units" | cut -d' ' -f1 | sed 's/^/failed /'
+else
+    echo "dead systemd"
+fi
 for s; do systemctl is-active --quiet "$s" || echo "dead $s"; done
 """
 

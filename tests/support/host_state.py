@@ -1,7 +1,8 @@
 """What a lab may not change of its host: settings, listeners, mounts, network links."""
 
+import contextlib
+import os
 import re
-import subprocess
 from pathlib import Path
 
 from anneal_lab.proc import run
@@ -22,9 +23,16 @@ MOVING = (
 
 def sysctls() -> dict[str, str]:
     """Every readable setting of the host that does not move by itself."""
-    lines = subprocess.run(["sysctl", "-a"], capture_output=True, text=True, check=False).stdout.splitlines()
-    pairs = (line.split(" = ", 1) for line in lines if " = " in line)
-    return {name: value for name, value in pairs if not re.fullmatch(MOVING, name)}
+    found = {}
+    for folder, _, files in os.walk("/proc/sys"):
+        for file in files:
+            path = Path(folder, file)
+            name = str(path.relative_to("/proc/sys")).replace("/", ".")
+            if re.fullmatch(MOVING, name):
+                continue
+            with contextlib.suppress(OSError, UnicodeDecodeError):  # write-only ones, and those of another namespace
+                found[name] = path.read_text()
+    return found
 
 
 def listeners() -> set[str]:

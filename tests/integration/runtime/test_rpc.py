@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
-from anneal_runtime import rpc, rpc_wire
+from anneal_runtime import rpc, rpc_client, rpc_wire
 from anneal_runtime.children import free_port
 from anneal_runtime.errors import (
     AnnealError,
@@ -31,6 +31,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 TOKEN = "sixteen characters or more"
 NAME = "anneal.test.v1.Echo"
@@ -296,6 +298,46 @@ async def test_the_trace_of_the_caller_reaches_the_servicer(channel: grpc.aio.Ch
     with trace.get_tracer("t").start_as_current_span("caller") as span:
         await method(channel, "say")(b"x")
     assert echo.trace_id == span.get_span_context().trace_id != 0
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """The spans of calls, once they have ended."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(rpc_client, "_tracer", provider.get_tracer("t"))
+    return exporter
+
+
+async def test_the_span_of_a_failed_call_says_why_and_ends_once(
+    channel: grpc.aio.Channel, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Leased):
+        await method(channel, "say")(b"leased")
+    with pytest.raises(RateLimited):
+        async for _ in method(channel, "many", "unary_stream")(b"limit"):
+            pass
+    reading = method(channel, "written", "unary_stream")(b"leased")
+    assert await reading.read() == b"w"
+    with pytest.raises(Leased):
+        await reading.read()
+    await method(channel, "say")(b"x")
+    failed = [(False, "leased"), (False, "rate_limited"), (False, "leased")]
+    told = [(s.status.is_ok, (s.attributes or {}).get("anneal.reason")) for s in spans.get_finished_spans()]
+    assert told == [*failed, (True, None)]
+    assert "ended span" not in caplog.text
+
+
+async def test_the_span_of_a_call_that_nobody_awaits_or_that_is_left_early_ends(
+    channel: grpc.aio.Channel, spans: InMemorySpanExporter
+) -> None:
+    unheard = method(channel, "say")(b"leased")
+    await eventually(lambda: len(spans.get_finished_spans()) == 1)
+    with pytest.raises(Leased):
+        await unheard
+    async for _ in method(channel, "many", "unary_stream")(b"endless"):
+        break
+    await eventually(lambda: len(spans.get_finished_spans()) == 2)
 
 
 async def test_big_messages_pass_and_too_big_ones_do_not(channel: grpc.aio.Channel) -> None:

@@ -5,8 +5,9 @@ extra task a call, and lose errors that nobody awaits.
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, cast
 
 import grpc
@@ -66,39 +67,55 @@ class _Call:
     def __init__(self, call: Any, span: Span) -> None:
         self._call = call
         self._span = span
-        call.add_done_callback(lambda _: span.end())
+        self._awaited = False
+        call.add_done_callback(self._done)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
 
-    def _mapped(self, e: grpc.aio.AioRpcError) -> AnnealError:
-        error = to_anneal(e)
-        self._span.set_attribute("anneal.reason", error.reason)
-        self._span.set_status(Status(StatusCode.ERROR, error.message))
-        return error
+    def _done(self, _: Any) -> None:
+        # Whoever waits for the call hears of its end after this, and first notes on the span what came of it.
+        if not self._awaited:
+            self._end()
+
+    def _end(self) -> None:
+        if self._span.is_recording():
+            self._span.end()
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Around all waiting for the call: errors become AnnealError, and the span ends with what came of it."""
+        self._awaited = True
+        try:
+            yield
+        except grpc.aio.AioRpcError as e:
+            error = to_anneal(e)
+            if self._span.is_recording():
+                self._span.set_attribute("anneal.reason", error.reason)
+                self._span.set_status(Status(StatusCode.ERROR, error.message))
+            raise error from e
+        finally:
+            self._awaited = False
+            if self._call.done():
+                self._end()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        try:
+        with self._noted():
             return (yield from self._call.__await__())
-        except grpc.aio.AioRpcError as e:
-            raise self._mapped(e) from e
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
-            async for message in self._call:
-                yield message
-        except grpc.aio.AioRpcError as e:
-            raise self._mapped(e) from e
-        finally:
-            # Who leaves the loop early no longer wants the stream: the server must hear of it.
-            self._call.cancel()
+        with self._noted():
+            try:
+                async for message in self._call:
+                    yield message
+            finally:
+                # Who leaves the loop early no longer wants the stream: the server must hear of it.
+                self._call.cancel()
 
     async def read(self) -> Any:
         """The next message, or grpc.aio.EOF."""
-        try:
+        with self._noted():
             return await self._call.read()
-        except grpc.aio.AioRpcError as e:
-            raise self._mapped(e) from e
 
 
 class _Method:

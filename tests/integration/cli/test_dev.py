@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from anneal_cli.dev.plan import OFFSETS, SERVICES
 from anneal_cli.dev.ports import is_free
 from anneal_cli.dev.state import DevState, read_state
 from anneal_cli.home import Home
+from anneal_runtime.embedded import EmbeddedPostgres
 
 SCRIPT = Path(__file__).with_name("dev_with_fakes.py")
 READY_S = 40.0
@@ -69,15 +71,27 @@ class Dev:
         return next((child.pid for child in self.state().children if child.name == name), 0)
 
 
+def with_database_inside(home: Home, port: int) -> None:
+    """A data folder as an early version left it: open to all, its database inside and another user's (for root)."""
+    token = home.ensure_token()
+    (home.root / "postgres").mkdir()
+    for folder in (home.root, home.root / "postgres"):
+        folder.chmod(0o755)
+    postgres = EmbeddedPostgres(home.root / "postgres", port, token)
+    postgres.start_sync()
+    postgres.stop_sync()
+    assert postgres.data.is_relative_to(home.root)
+
+
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
     """One data folder for the module: the database is made once."""
-    # Postgres runs as another user where we are root, and must be able to pass through.
     root = Path(tempfile.mkdtemp(prefix="anneal-dev-"))
-    root.chmod(0o711)
     bases = range(21000 + os.getpid() % 200 * 100, 60000, 100)
     base = next(b for b in bases if all(is_free(b + offset) for offset in OFFSETS.values()))
-    yield Dev(home=Home(root=root), base=base)
+    home = Home(root=root)
+    with_database_inside(home, base)
+    yield Dev(home=home, base=base)
     shutil.rmtree(root, ignore_errors=True)
 
 
@@ -126,6 +140,19 @@ def test_it_says_each_phase_and_the_addresses_and_ctrl_c_leaves_nothing(dev: Dev
     assert all(is_free(dev.base + offset) for offset in OFFSETS.values())
     assert not dev.home.state_file.exists()
     assert dev.home.token_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_it_writes_is_for_its_owner_and_the_database_inside_is_still_reached(dev: Dev) -> None:
+    with running(dev):
+        root = dev.home.root
+        assert stat.S_IMODE(root.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
+        written = (
+            dev.home.log_file,
+            dev.home.state_file,
+            root / "nats" / "nats.log",
+            root / "postgres" / "postgres.log",
+        )
+        assert [stat.S_IMODE(path.stat().st_mode) for path in written] == [0o600] * 4
 
 
 def test_the_console_can_be_filtered_to_one_service(dev: Dev) -> None:

@@ -1,10 +1,13 @@
 """The token is private; a host key is taken from the right line and shown by its fingerprint."""
 
+import os
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
+from anneal_cli.dev.logs import LogFile
+from anneal_cli.dev.state import DevState, write_state
 from anneal_cli.exits import CliError, ExitCode
 from anneal_cli.home import Home
 from anneal_cli.hostkeys import accepted_key, fingerprint, key_of_file, keys_in, split_address
@@ -33,6 +36,39 @@ def test_a_token_that_others_can_read_is_made_private_again(home: Home) -> None:
     home.token_file.chmod(0o644)
     home.ensure_token()
     assert mode(home.token_file) == 0o600
+
+
+def test_the_data_folder_and_what_is_said_in_it_are_for_the_owner_alone(home: Home) -> None:
+    (home.root / "log").mkdir(parents=True)
+    for folder in (home.root, home.root / "log"):
+        folder.chmod(0o755)
+    for file in (home.log_file, home.state_file.with_suffix(".part")):
+        file.touch(0o644)
+    home.make()
+    log = LogFile(home.log_file)
+    log.close()
+    state = DevState(pid=1, started=1.0, port_base=7400, phase="ready", ports={})
+    write_state(home, state)
+    assert [mode(path) for path in (home.root, home.root / "log")] == [0o700, 0o700]
+    assert [mode(path) for path in (home.log_file, home.state_file)] == [0o600, 0o600]
+
+
+def test_a_data_folder_that_is_shared_is_left_as_it_is(home: Home) -> None:
+    home.root.mkdir()
+    home.root.chmod(0o1777)
+    home.make()
+    assert home.root.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_database_inside_the_data_folder_can_still_be_reached_by_its_user(home: Home) -> None:
+    data = home.root / "postgres" / "data"
+    data.mkdir(parents=True)
+    home.root.chmod(0o755)
+    # Only root has a Postgres that runs as somebody else.
+    if is_root := os.geteuid() == 0:
+        os.chown(data, 65534, 65534)
+    home.make()
+    assert mode(home.root) == (0o711 if is_root else 0o700)
 
 
 def test_an_empty_token_file_gets_a_token(home: Home) -> None:

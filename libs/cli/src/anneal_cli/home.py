@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,21 @@ class Home:
     def log_file(self) -> Path:
         return self.root / "log" / "anneal.log"
 
+    def make(self) -> None:
+        """Makes the data folder and its log folder where they are missing, and closes wider ones to others.
+
+        A folder that is somebody else's, is shared (sticky) or lies at the root of the file system stays as it is.
+        """
+        # A database that was made inside by a system user's Postgres needs the way in, but no more than that.
+        inside = self.root / "postgres" / "data"
+        passing = inside.is_dir() and inside.stat().st_uid != os.geteuid()
+        for folder, mode in ((self.root, 0o711 if passing else 0o700), (self.log_file.parent, 0o700)):
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
+            found = folder.stat()
+            ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and folder.parent != Path("/")
+            if ours and found.st_mode & 0o077 & ~mode:
+                folder.chmod(mode)
+
     def token(self) -> str:
         """The shared secret: $ANNEAL_TOKEN, else the token file; empty where there is none.
 
@@ -64,7 +80,7 @@ class Home:
 
     def ensure_token(self) -> str:
         """Makes the token file (mode 0600) where it is missing, mends a wider mode, returns the secret."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.make()
         given = os.environ.get("ANNEAL_TOKEN", "").strip()
         if 0 < len(given) < _MIN_TOKEN:
             raise CliError(

@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from anneal_runtime import children
+from anneal_runtime import children, private
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 _START_S = 20.0
@@ -103,7 +103,7 @@ class EmbeddedNats:
     def _spawn(self) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        with self.log_path.open("ab") as log:
+        with private.append(self.log_path) as log:
             self._child = subprocess.Popen(
                 children.die_with_parent([_program(), "-c", str(self._config)], "TERM"),
                 stdin=subprocess.DEVNULL,

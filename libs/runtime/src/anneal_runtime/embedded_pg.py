@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from anneal_runtime import children
+from anneal_runtime import children, private
 from anneal_runtime.embedded_leftover import STOP, end_leftover, pid_file
 from anneal_runtime.embedded_place import Place, find_place, remove
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument, Unavailable
@@ -239,7 +239,7 @@ class EmbeddedPostgres:
     def _log(self) -> IO[bytes]:
         if self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        return self.log_path.open("ab")
+        return private.append(self.log_path)
 
     def _last_words(self) -> str:
         return self.log_path.read_text(errors="replace")[-800:].strip()

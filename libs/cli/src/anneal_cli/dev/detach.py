@@ -18,7 +18,7 @@ def start_detached(home: Home, arguments: Sequence[str], *, as_json: bool) -> in
     """Starts with these options of `anneal dev`. Returns 0 once everything is ready; else says why on stderr."""
     reader, writer = os.pipe()
     complaint = home.root / "log" / "dev.err"
-    complaint.parent.mkdir(parents=True, exist_ok=True)
+    home.make()
     with complaint.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "anneal_cli", "dev", *arguments, "--report-fd", str(writer)],

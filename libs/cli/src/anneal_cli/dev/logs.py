@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from anneal_runtime import private
 
 MAX_BYTES = 64 << 20
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -92,7 +94,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", buffering=1)
+        self._file = self._opened()
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """A full disk must not end anneal: what cannot be written is dropped."""
@@ -106,7 +108,10 @@ class LogFile:
     def _rotate(self) -> None:
         self._file.close()
         self._path.replace(self._path.with_suffix(".log.1"))
-        self._file = self._path.open("a", buffering=1)
+        self._file = self._opened()
+
+    def _opened(self) -> TextIO:
+        return open(self._path, "a", buffering=1, opener=private.opener)
 
     def close(self) -> None:
         self._file.close()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+from anneal_runtime import private
 
 from anneal_cli.exits import CliError, ExitCode
 from anneal_cli.home import Home
@@ -97,7 +98,8 @@ def _stored(home: Home) -> DevState | None:
 def write_state(home: Home, state: DevState) -> None:
     """Replaces dev.json as a whole."""
     part = home.state_file.with_suffix(".part")
-    part.write_text(state.to_json())
+    with open(part, "w", opener=private.opener) as file:
+        file.write(state.to_json())
     part.replace(home.state_file)
 
 
@@ -111,7 +113,7 @@ class Lock:
         self.recovered: tuple[str, ...] = ()
 
     def __enter__(self) -> "Lock":
-        self._home.root.mkdir(parents=True, exist_ok=True)
+        self._home.make()
         self._fd = os.open(self._home.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -37,6 +37,7 @@ def test_each_service_is_told_its_own_address_and_the_others() -> None:
         assert env["ANNEAL_SUPERVISOR_ADDR"] == "127.0.0.1:7410"
         assert env["ANNEAL_AUTH_TOKEN"] == "secret-secret-secret"
         assert env["PATH"] == "/bin"
+        assert env["GRPC_ENABLE_FORK_SUPPORT"] == "0"
 
 
 def test_settings_of_the_command_line_do_not_reach_services() -> None:

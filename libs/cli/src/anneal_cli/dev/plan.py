@@ -94,6 +94,8 @@ class Plan:
             "ANNEAL_HOME": str(self.home),
             "ANNEAL_LOG_LEVEL": self.log_level,
             "PYTHONUNBUFFERED": "1",
+            # No service forks without an exec at once: gRPC's care for forks would only warn about each of them.
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
         }
         addresses = {f"ANNEAL_{name.upper()}_ADDR": self.address(name) for name in SERVICES if name != "gateway"}
         only_gateway = {"ANNEAL_HTTP_LISTEN": self.address("gateway-http"), **self.model_environment()}

@@ -1,6 +1,7 @@
 """Every command against a gateway: answers for people, JSON for programs, errors with an exit code and a next step."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from anneal.checkpoint.v1.checkpoint_pb2 import Target
 from anneal.common.v1.common_pb2 import Event
 from anneal.evaluator.v1.evaluator_pb2 import Check, Skill
 from anneal.supervisor.v1.supervisor_pb2 import VerifyRunResponse
+from anneal_cli.dev.state import DevState, start_time, write_state
 from anneal_cli.exits import ExitCode
+from anneal_cli.home import Home
 from anneal_contracts.canonical import canonical_json
 from anneal_core import chain
 from anneal_runtime import errors
@@ -207,6 +210,24 @@ def test_targets_are_added_listed_and_removed(anneal: Anneal, gateway: FakeGatew
     gone = anneal("target", "remove", "web1")
     assert gone.code == ExitCode.NOT_FOUND
     assert "anneal target list" in gone.err
+
+
+def test_a_lab_machine_that_is_not_there_is_refused_with_those_that_are(
+    anneal: Anneal, gateway: FakeGateway, address: str, tmp_path: Path
+) -> None:
+    home = Home(root=tmp_path / "home")
+    (home.root / "lab/machines/web").mkdir(parents=True)
+    (home.root / "lab/machines/web/machine.json").touch()
+    assert anneal("target", "add", "far", "--lab", "theirs").code == 0, "another anneal's lab is not ours to look into"
+    started, port = start_time(os.getpid()) or 0.0, int(address.rpartition(":")[2])
+    write_state(home, DevState(pid=os.getpid(), started=started, port_base=port, phase="ready", ports={}))
+    refused = anneal("target", "add", "y", "--lab", "typo")
+    assert refused.code == ExitCode.NOT_FOUND
+    assert "no machine 'typo' (there: web)" in refused.err
+    assert "anneal lab up typo" in refused.err
+    for machine in ("web", "lab"):
+        assert anneal("target", "add", machine, "--lab", machine).code == 0
+    assert set(gateway.targets) == {"far", "web", "lab"}
 
 
 def test_a_target_s_failed_check_names_what_mends_it(anneal: Anneal, gateway: FakeGateway) -> None:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from anneal_cli.commands.lab import MACHINE, lab_folder
+from anneal_cli.dev.state import read_state
 from anneal_cli.exits import CliError, ExitCode
-from anneal_cli.gateway import call, gateway_option
+from anneal_cli.gateway import address_of, call, gateway_option
+from anneal_cli.home import Home
 from anneal_cli.output import as_data, console, emit_json, json_option
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def add(
         hint = f"anneal target add {name} --lab MACHINE, or --ssh USER@HOST --key FILE"
         raise CliError(message="say where it is: --lab or --ssh", code=ExitCode.USAGE, field="--lab", hint=hint)
     if machine:
+        _require_machine(home_dir, gateway, name, machine)
         wanted = Target(name=name, driver="nspawn", machine=machine, mission_services=services)
     else:
         wanted = _ssh_target(name, str(where), key, host_key, yes=yes)
@@ -83,6 +87,28 @@ def add(
         return 0
 
     return call(home_dir, gateway, work)
+
+
+def _require_machine(home_dir: str | None, gateway: str | None, name: str, machine: str) -> None:
+    """Raises CliError where our own anneal's lab has no such machine; another gateway knows its own lab.
+
+    The default machine may be named before it is made.
+    """
+    from anneal_lab import Lab
+
+    home = Home.of(home_dir)
+    state = read_state(home)
+    is_ours = state is not None and address_of(home, gateway) == address_of(home, None)
+    if machine == MACHINE or not is_ours:
+        return
+    known = Lab(lab_folder(home_dir)).machines()
+    if machine not in known:
+        raise CliError(
+            message=f"the lab has no machine {machine!r} (there: {', '.join(known) or 'none'})",
+            code=ExitCode.NOT_FOUND,
+            field="--lab",
+            hint=f"anneal lab up {machine}   makes it; or: anneal target add {name} --lab {(known or [MACHINE])[0]}",
+        )
 
 
 def _ssh_target(name: str, where: str, key: Path | None, host_key: Path | None, *, yes: bool) -> "Target":

@@ -1,11 +1,13 @@
 """Logs: one JSON object a line, with the trace it belongs to."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
 
 import pytest
 from anneal_runtime import logs, telemetry
+from openai import APIStatusError, AsyncOpenAI
 from opentelemetry.sdk.trace import TracerProvider
 
 
@@ -65,6 +67,24 @@ def test_the_level_holds_and_configuring_twice_does_not_double(capsys: pytest.Ca
     logging.getLogger("a").info("quiet")
     logging.getLogger("a").warning("loud")
     assert last(capsys)["msg"] == "loud"
+
+
+async def test_the_model_client_s_requests_are_not_logged_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("worker", "INFO")
+    served = await asyncio.start_server(_no_models, "127.0.0.1", 0)
+    port = served.sockets[0].getsockname()[1]
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{port}", api_key="k", max_retries=0) as client:
+        with pytest.raises(APIStatusError):
+            await client.models.list()
+    served.close()
+    assert capsys.readouterr().err == ""
+
+
+async def _no_models(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 503 Away\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
 
 
 def test_trace_context_travels_by_headers() -> None:

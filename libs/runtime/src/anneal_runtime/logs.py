@@ -10,7 +10,7 @@ from opentelemetry import trace
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # These speak of every packet or every reconnect at levels people want for our own code.
-_NOISY = ("nats", "asyncio", "grpc", "httpx", "httpcore", "openai", "asyncssh", "urllib3")
+_NOISY = ("nats", "asyncio", "grpc", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncssh", "urllib3")
 
 
 class JsonLines(logging.Formatter):

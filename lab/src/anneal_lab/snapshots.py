@@ -55,11 +55,11 @@ def _backdated(source: Path, target: Path, since_ns: int) -> list[str]:
     for folder, _, files in os.walk(source):
         for file in files:
             here = os.path.join(folder, file)
-            name = os.path.relpath(here, source)
             try:
                 now = os.lstat(here)
                 if now.st_ctime_ns < since_ns or not stat.S_ISREG(now.st_mode):
                     continue
+                name = os.path.relpath(here, source)
                 before = os.lstat(target / name)
             except OSError:
                 continue

@@ -37,6 +37,11 @@ def test_a_harmless_script_passes(script: str) -> None:
     assert decision.mutability is Mutability.REVERSIBLE
 
 
+@pytest.mark.parametrize("script", CORPUS["left_to_other_layers"])
+def test_what_the_gate_cannot_know_is_written_down(script: str) -> None:
+    assert decide(_action(script)).allowed
+
+
 def test_the_corpus_is_large_enough_to_mean_something() -> None:
     assert len(list(_harmful())) >= 40
     assert len(CORPUS["harmless"]) >= 40
@@ -73,3 +78,15 @@ def test_an_ansible_fix_passes_the_same_gate() -> None:
     assert ansible("- name: a\n  set_fact: {x: \"{{ lookup('pipe', 'id') }}\"}\n") == "unreadable"
     assert ansible("- name: a\n  command: id\n  delegate_to: localhost\n") == "unreadable"
     assert ansible("- name: [broken\n") == "unreadable"
+
+
+def test_what_a_model_may_not_hide_the_skills_own_content_may_write() -> None:
+    script = "SYSTEMCTL=/usr/bin/systemctl\n$SYSTEMCTL enable chronyd.service\n"
+    assert decide(_action(script, source=FixSource.VENDOR)).allowed
+    assert decide(_action(script)).rule == "hidden_code"
+    assert decide(_action(script, source=FixSource.RECALLED)).rule == "hidden_code"
+
+
+@pytest.mark.parametrize("script", ["auditctl -D", "sort -o /etc/issue /etc/issue", "systemctl daemon-reload"])
+def test_a_program_that_can_also_write_is_not_taken_for_one_that_looks(script: str) -> None:
+    assert decide(_action(script, source=FixSource.VENDOR)).mutability is Mutability.REVERSIBLE

@@ -153,6 +153,10 @@ def test_every_curated_fix_is_whole_and_passes_the_gate(skill: Skill, folder: Pa
         source=FixSource.CURATED, kind="bash", title=meta.title, content=script, needs_reboot=meta.needs_reboot
     )
     assert decide(action).allowed, decide(action).explanation
+    undo = folder / "undo.sh"
+    if undo.is_file():
+        back = action.model_copy(update={"kind": "undo", "content": undo.read_text(encoding="utf-8")})
+        assert decide(back).allowed, decide(back).explanation
     for case in ("failing.sh", "passing.sh"):
         assert (folder.parents[1] / "cases" / folder.name / case).is_file()
 

@@ -1,17 +1,16 @@
 """The gate: may this action run at all? Every script passes it, the vendor's as well as the model's.
 
-Default deny for what blinds the checker, cuts our reach, destroys data, erases the trail, fetches or hides code, opens
-a door, or does nothing at all. Rules are data (policy_rules.yaml), each with an id and an explanation for people. The
-gate reads bash with a parser; it is a fence against mistakes and bad answers, and not the only one: snapshots, the
-canary and the evaluator stand behind it.
+It denies what it knows: what blinds the checker, cuts our reach, destroys data, erases the trail, fetches or hides
+code, opens a door, or does nothing at all. From an author who is not trusted (a model, or memory of one) it also denies
+what it cannot read. Rules are data (policy_rules.yaml), each with an id and an explanation for people. It is a net for
+known harm and not a sandbox: snapshots, the canary and the evaluator stand behind it.
 """
 
 import fnmatch
-import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Final, Literal
 
@@ -21,7 +20,10 @@ from anneal_runtime.errors import InvalidArgument
 from pydantic import BaseModel, ConfigDict
 
 from anneal_skillkit.ansible_run import tasks_of
-from anneal_skillkit.shell import Command, How, Reading, Write, read_script
+from anneal_skillkit.interpreters import unreadable_code
+from anneal_skillkit.paths import meant
+from anneal_skillkit.shell import Command, Reading, Write, read_script
+from anneal_skillkit.written import How
 
 _RULES: Final = files("anneal_skillkit").joinpath("policy_rules.yaml")
 # The skill's own content may reboot where it says so; nobody else may.
@@ -31,11 +33,12 @@ _IDLE: Final = frozenset(
 )
 _READ_ONLY: Final = _IDLE | frozenset(
     """cat grep egrep fgrep ls stat find awk head tail cut sort uniq wc id getent rpm findmnt df du ps ss ip uname
-    hostname sysctl auditctl systemctl readlink realpath basename dirname tr sed""".split()  # noqa: SIM905
+    sysctl auditctl systemctl readlink realpath basename dirname tr sed""".split()  # noqa: SIM905
 )
 _MAY_WRITE: Final = re.compile(
-    r"-\w*i|-w|--write|enable|disable|start|stop|restart|mask|set|add|del|-[eiUFV]\b|-exec|-delete"
+    r"-\w*i|-w|--write|enable|disable|start|stop|restart|mask|set|add|del|flush|\b(up|down)\b|=|-[eiUFVDRAKo]\b|-exec|-ok|-delete|-fprint|-fls|--output"
 )
+_LOOKING_UNITS: Final = re.compile(r"^(-\S+\s+)*(is-\S+|status|show|list-\S+|cat)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class Pattern(_Closed):
     how: tuple[How, ...] = ()
     piped: Piped | None = None
     text: str = ""
-    special: Literal["", "fork_bomb"] = ""
+    special: Literal["", "fork_bomb", "unreadable_code"] = ""
     looped_in_background: bool = False
     sources: tuple[FixSource, ...] = tuple(FixSource)
 
@@ -140,6 +143,8 @@ def _mutability(reading: Reading) -> Mutability:
         name = command.name
         if name in reading.functions:
             continue
+        if name == "systemctl" and not _LOOKING_UNITS.match(" ".join(command.args)):
+            return Mutability.REVERSIBLE
         if name not in _READ_ONLY or (name not in _IDLE and _MAY_WRITE.search(" ".join(command.args))):
             return Mutability.REVERSIBLE
     return Mutability.READ_ONLY
@@ -153,6 +158,8 @@ def _found(pattern: Pattern, reading: Reading, programs: frozenset[str]) -> str:
     """What of the script matches the pattern; empty when nothing does."""
     if pattern.special == "fork_bomb":
         return next(_fork_bombs(reading), "")
+    if pattern.special == "unreadable_code":
+        return unreadable_code(reading)
     if pattern.piped is not None:
         return _found_pipe(pattern.piped, reading)
     if pattern.writes:
@@ -189,15 +196,7 @@ def _own_script(args: Sequence[str]) -> bool:
 def _writes(pattern: Pattern, write: Write) -> bool:
     if pattern.how and write.how not in pattern.how:
         return False
-    return re.fullmatch(pattern.writes, _normal(write.path)) is not None
-
-
-@lru_cache(maxsize=4096)
-def _normal(path: str) -> str:
-    """/etc//../etc/./x -> /etc/x; a trailing /* stays."""
-    if not path.startswith("/"):
-        return path
-    return posixpath.normpath("/" + path.lstrip("/"))
+    return any(re.fullmatch(pattern.writes, path) for path in meant(write.path))
 
 
 def _fork_bombs(reading: Reading) -> Iterator[str]:
@@ -241,13 +240,16 @@ def _read_task(task: Mapping[str, Any], reading: Reading) -> None:
                 value, Mapping
             ):
                 path = str(value.get("path") or value.get("dest") or value.get("name") or "")
-                how: How = (
-                    "delete" if key in ("file", "ansible.builtin.file") and value.get("state") == "absent" else "edit"
-                )
-                reading.writes.append(Write(path=path, how=how))
+                reading.writes.append(Write(path=path, how=_how(str(key).rsplit(".", 1)[-1], value)))
                 reading.texts += [str(value.get(k)) for k in ("line", "content", "replace", "block") if value.get(k)]
             case "sysctl" | "mount" | "cron" | "set_fact" | "rpm_key" | "user" | "group":
                 reading.writes.append(Write(path="(ansible)", how="edit"))
+
+
+def _how(module: str, value: Mapping[str, Any]) -> How:
+    if module != "file":
+        return "edit"
+    return "delete" if value.get("state") == "absent" else "mode"
 
 
 def _read_service(value: Mapping[str, Any], reading: Reading) -> None:

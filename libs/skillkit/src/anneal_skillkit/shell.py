@@ -6,20 +6,23 @@ through. What cannot be known keeps its dollar sign. Over-approximates: both bra
 """
 
 import itertools
+import math
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final, Literal
+from typing import Final
 
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
-How = Literal["truncate", "append", "edit", "delete", "create", "mode"]
+from anneal_skillkit.written import How, braced, found_by, written_by
 
 _MAX_DEPTH: Final = 6
-_MAX_READINGS: Final = 16
-_SHELLS: Final = frozenset({"sh", "bash", "dash", "ksh", "zsh", "ash", "rbash"})
+_MAX_READINGS: Final = 64
+_MAX_VALUES: Final = 32
+SHELLS: Final = frozenset({"sh", "bash", "dash", "ksh", "zsh", "ash", "rbash"})
 # Wrapper -> how many words of its own follow before the command, beside options.
 _WRAPPERS: Final = {
     "sudo": 0,
@@ -45,6 +48,7 @@ _WRAPPERS: Final = {
     "watch": 0,
     "parallel": 0,
     "runuser": 0,
+    "coproc": 0,
 }
 # Options of wrappers that take a word of their own.
 _WITH_WORD: Final = {
@@ -61,8 +65,11 @@ _WITH_WORD: Final = {
     "watch": {"-n"},
     "runuser": {"-u", "-g"},
 }
-_REDIRECTS: Final = frozenset({">", ">>", ">|", "&>", "&>>", "<", "<>", ">&", "<&"})
-_ALWAYS: Final = frozenset({"true", ":", "[ 1 ]"})
+# Nodes that stand for a value which only a run knows.
+_UNKNOWN: Final = frozenset({"simple_expansion", "expansion", "command_substitution", "process_substitution"})
+# What a unit or a cron table would run, as a line of a text.
+_JOBS: Final = re.compile(r"(?m)^\s*(?:Exec[A-Z]\w+=[-@:+!]*|(?:@\w+|(?:[\d*/,a-zA-Z-]+\s+){4}\S+)\s+root\s+)(\S.*)$")
+_DEFAULT: Final = re.compile(r"\$\{\w+:?[-=+]([^{}]*)\}")
 _VARIABLE: Final = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 
 
@@ -75,6 +82,9 @@ class Command:
     piped_from: tuple[str, ...] = ()
     background: bool = False
     looped_forever: bool = False
+    # The name as the script has it, with its folder; literal where no value, glob or brace takes part in it.
+    word: str = ""
+    literal: bool = True
 
     @property
     def line(self) -> str:
@@ -117,10 +127,12 @@ def _parser() -> Parser:
 
 
 class _Reader:
-    def __init__(self, reading: Reading, values: dict[str, list[str]], depth: int) -> None:
+    def __init__(self, reading: Reading, values: dict[str, list[str]], depth: int, cwd: str = "") -> None:
         self._reading = reading
         self._values = values
         self._depth = depth
+        # The folder after the last `cd` to a literal place; empty where it is not known.
+        self._cwd = cwd
 
     def read(self, script: str) -> None:
         if self._depth > _MAX_DEPTH:
@@ -151,10 +163,24 @@ class _Reader:
                 for value in one.children_by_field_name("value"):
                     if name is not None:
                         self._remember(_text(name), self._words(value))
+            elif one.type == "command":
+                self._read_in(one)
+
+    def _read_in(self, command: Node) -> None:
+        """Variables that get their value while the script runs: they stay unknown as well."""
+        words = [_text(child) for child in command.named_children]
+        if words[0] in ("read", "mapfile", "readarray", "getopts"):
+            for name in (w for w in words[1:] if w.isidentifier()):
+                self._remember(name, [f"${name}"])
+        elif words[0] == "printf" and words[1:2] == ["-v"] and len(words) > 2:
+            self._remember(words[2], [f"${words[2]}"])
 
     def _remember(self, name: str, words: Iterable[str]) -> None:
         known = self._values.setdefault(name, [])
-        known += [word for word in words if word not in known and len(known) < _MAX_READINGS]
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        if len(known) + len(new) > _MAX_VALUES:
+            self._reading.unread.append(f"{name} has too many values")
+        known += new[: max(0, _MAX_VALUES - len(known))]
 
     # Words
 
@@ -170,7 +196,7 @@ class _Reader:
             case "ansi_c_string":
                 return [_text(node)[2:-1].encode("utf-8").decode("unicode_escape", "replace")]
             case "concatenation":
-                return _joined([self._words(child) for child in node.children])
+                return self._braced(_joined([self._words(child) for child in node.children]))
             case "simple_expansion" | "expansion":
                 return self._expand(_text(node))
             case "command_substitution" | "process_substitution":
@@ -178,9 +204,18 @@ class _Reader:
             case "array":
                 return [word for child in node.named_children for word in self._words(child)] or [""]
             case "word":
-                return [re.sub(r"\\(.)", r"\1", _text(node), flags=re.S)]
+                return self._braced([re.sub(r"\\(.)", r"\1", _text(node), flags=re.S)])
             case _:
                 return [_text(node)]
+
+    def _braced(self, words: Sequence[str]) -> list[str]:
+        found = [one for word in words for one in (braced(word, _MAX_READINGS) if "{" in word else (word,))]
+        return self._few(found)
+
+    def _few(self, found: list[str]) -> list[str]:
+        if len(found) > _MAX_READINGS:
+            self._reading.unread.append(f"{found[0]} has too many readings")
+        return found[:_MAX_READINGS]
 
     def _expand(self, text: str) -> list[str]:
         names = [n for n in dict.fromkeys(_VARIABLE.findall(text)) if self._values.get(n)]
@@ -190,6 +225,8 @@ class _Reader:
             for name, value in zip(names, values, strict=True):
                 one = re.sub(r"\$\{?" + name + r"\b(?:[:#%/^,@][^}]*)?\}?", lambda _, v=value: v, one)  # type: ignore[misc]
             readings.append(one)
+        if (default := _DEFAULT.fullmatch(text)) and default[1]:
+            readings.append(default[1])
         return readings or [text]
 
     # Statements
@@ -246,7 +283,8 @@ class _Reader:
     def _given(self, names: tuple[str, ...], text: str) -> None:
         """A literal text on standard input of these programs."""
         self._reading.texts.append(text)
-        if any(name.rsplit("/", 1)[-1] in _SHELLS for name in names):
+        self._jobs(text)
+        if any(name.rsplit("/", 1)[-1] in SHELLS for name in names):
             self._deeper(text)
 
     def _file_redirect(self, redirect: Node) -> None:
@@ -264,89 +302,91 @@ class _Reader:
         if name is None:
             return
         arguments = list(node.children_by_field_name("argument"))
+        # A here-string belongs to the command's node where no other redirect stands before it.
+        fed = [child for child in node.children if child.type == "herestring_redirect"]
+        for word in (w for here in fed for c in here.named_children for w in self._words(c)):
+            self._given((_text(name), *(_text(a) for a in arguments)), word)
+        literal = not any(one.type in _UNKNOWN for one in _walk(name)) and not re.search(r"[*?{]|\[.", _text(name))
         alternatives = [self._words(name.children[0] if name.children else name)]
         alternatives += [self._words(argument) for argument in arguments]
+        if math.prod(len(words) for words in alternatives) > _MAX_READINGS:
+            self._reading.unread.append(f"{_text(node)[:60]} has too many readings")
         for reading in itertools.islice(itertools.product(*alternatives), _MAX_READINGS):
             words = list(reading)
             if " " in words[0] and not words[0].startswith("$("):
                 words = [*words[0].split(), *words[1:]]
-            self._run(words, piped, background=background, forever=forever)
+            self._run(words, piped, background=background, forever=forever, literal=literal)
+        if _text(name) in ("cd", "pushd", "popd"):
+            self._change(alternatives[-1] if arguments else [""])
+
+    def _change(self, to: Sequence[str]) -> None:
+        place = posixpath.join(self._cwd, to[0]) if len(to) == 1 else ""
+        self._cwd = place if place.startswith("/") and "$" not in place else ""
 
     def _run(
-        self, words: Sequence[str], piped: tuple[str, ...], *, background: bool = False, forever: bool = False
+        self,
+        words: Sequence[str],
+        piped: tuple[str, ...],
+        *,
+        background: bool = False,
+        forever: bool = False,
+        literal: bool = True,
     ) -> None:
         """A command as it would run, looked through its wrappers."""
         if not words:
             return
         name, args = words[0].rsplit("/", 1)[-1], list(words[1:])
         self._reading.commands.append(
-            Command(name=name, args=tuple(args), piped_from=piped, background=background, looped_forever=forever)
+            Command(
+                name=name,
+                args=tuple(args),
+                piped_from=piped,
+                background=background,
+                looped_forever=forever,
+                word=words[0],
+                literal=literal and not words[0].startswith(("$", "`")),
+            )
         )
         self._reading.texts += [a for a in args if "\n" in a or len(a) > 40]
+        for arg in args if name in ("echo", "printf", "sed") else ():
+            self._jobs(arg)
         for path, how in written_by(name, args):
             self._writes(path, how)
-        if name in _SHELLS or name in ("su", "runuser", "script", "watch"):
+        self._given_by_words(name, args, piped)
+        if name in _WRAPPERS:
+            self._run(_unwrapped(name, args), piped, background=background, forever=forever)
+
+    def _given_by_words(self, name: str, args: Sequence[str], piped: tuple[str, ...]) -> None:
+        """Scripts and commands that are words of this one."""
+        if name in SHELLS or name in ("su", "runuser", "script", "watch"):
             for i, arg in enumerate(args[:-1]):
                 if re.fullmatch(r"-[a-z]*c", arg) or arg == "--command":
                     self._deeper(args[i + 1])
         if name in ("eval", "trap"):
             self._deeper(" ".join(args) if name == "eval" else (args[0] if args else ""))
+        if name == "alias":
+            for arg in args:
+                self._deeper(arg.partition("=")[2])
         if name == "find":
             for i, arg in enumerate(args):
                 if arg in ("-exec", "-execdir", "-ok"):
                     inner = list(itertools.takewhile(lambda w: w not in (";", "\\;", "+"), args[i + 1 :]))
-                    for place in _found_by(args):
+                    for place in found_by(args):
                         self._run([w.replace("{}", place) for w in inner], (*piped, "find"))
-        if name in _WRAPPERS:
-            self._run(_unwrapped(name, args), piped, background=background, forever=forever)
 
     def _deeper(self, script: str) -> None:
-        _Reader(self._reading, self._values, self._depth + 1).read(script)
+        _Reader(self._reading, self._values, self._depth + 1, self._cwd).read(script)
+
+    def _jobs(self, text: str) -> None:
+        """What a unit or a cron table in this text would run."""
+        for found in _JOBS.finditer(text):
+            self._deeper(found[1])
 
     def _writes(self, path: str, how: How) -> None:
+        if self._cwd and not path.startswith(("/", "$", "~")):
+            path = posixpath.join(self._cwd, path)
         if path != "/dev/null" and not path.startswith("/dev/std"):
             self._reading.writes.append(Write(path=path, how=how))
-
-
-def written_by(name: str, args: Sequence[str]) -> Iterator[tuple[str, How]]:
-    """What a well-known program writes, by its words."""
-    plain = [a for a in args if not a.startswith("-")]
-    options = " ".join(a for a in args if a.startswith("-"))
-    match name:
-        case "rm" | "unlink" | "rmdir" | "shred":
-            yield from ((path, "delete") for path in plain)
-        case "find" if "-delete" in args:
-            yield from ((path, "delete") for path in _found_by(args))
-        case "tee":
-            yield from ((path, "append" if re.search(r"-\w*a|--append", options) else "truncate") for path in plain)
-        case "truncate":
-            yield from ((path, "truncate") for path in plain if path.startswith(("/", "$", "~")))
-        case "mv" if plain:
-            yield from ((path, "delete") for path in plain[:-1])
-            yield (plain[-1], "truncate")
-        case "cp" | "install" | "ln" | "rsync" if len(plain) > 1:
-            yield (plain[-1], "truncate")
-        case "sed" | "perl" | "ex" if re.search(r"(^| )-\w*i|--in-place", options) or name == "ex":
-            yield from ((path, "edit") for path in plain if path.startswith(("/", "$", "~")))
-        case "chmod" | "chown" | "chgrp" | "chattr" | "setfacl" | "chcon":
-            yield from ((path, "mode") for path in plain if path.startswith(("/", "$", "~")))
-        case "touch" | "mkdir" | "mkfifo":
-            yield from ((path, "create") for path in plain)
-        case "dd":
-            yield from ((a[3:], "truncate") for a in args if a.startswith("of="))
-        case "curl" | "wget":
-            yield from ((args[i + 1], "truncate") for i, a in enumerate(args[:-1]) if a in ("-o", "-O", "--output"))
-        case _:
-            return
-
-
-def _found_by(args: Sequence[str]) -> list[str]:
-    """What find hands on: PLACE/* when it takes all, PLACE/**/NAME when it is choosy."""
-    places = list(itertools.takewhile(lambda a: not a.startswith(("-", "(", "!")), args)) or ["."]
-    names = [args[i + 1] for i, a in enumerate(args[:-1]) if a in ("-name", "-iname", "-path", "-regex")]
-    choosy = [a for a in args if a in ("-nouser", "-nogroup", "-perm", "-user", "-group", "-uid", "-gid", "-newer")]
-    which = [f"**/{name}" for name in names if name.strip("*")] or (["**/?"] if choosy else ["*"])
-    return [f"{place.rstrip('/')}/{one}" for place in places for one in which]
 
 
 def _unwrapped(name: str, args: Sequence[str]) -> list[str]:

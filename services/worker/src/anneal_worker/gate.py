@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from anneal_contracts.work import Action, Candidate
+from anneal_contracts.work import Action, Candidate, FixSource
 from anneal_skillkit.bench import Workbench
-from anneal_skillkit.policy import decide
+from anneal_skillkit.policy import PolicyDecision, decide
 
 _BLOBS_AT_ONCE = 8
 
@@ -25,7 +26,7 @@ async def gated(bench: Workbench, actions: Sequence[Action], bans: Mapping[str, 
 
 async def candidate(bench: Workbench, action: Action, *, banned: str = "") -> Candidate:
     """One gated rung; its content is a blob, byte for byte what would run."""
-    decision = decide(action, source=action.source)
+    decision = decided(action)
     media_type = "text/x-shellscript" if action.kind == "bash" else "application/yaml"
     blob = await bench.put_blob(action.content.encode(), media_type)
     undo = await bench.put_blob(action.undo.encode(), "text/x-shellscript") if action.undo else ""
@@ -46,3 +47,20 @@ async def candidate(bench: Workbench, action: Action, *, banned: str = "") -> Ca
         policy=decision.explanation,
         banned=banned,
     )
+
+
+def decided(action: Action) -> PolicyDecision:
+    """The gate's word on an action and on the script that would take it back; a refused undo refuses both.
+
+    A recalled script is judged like its first author's: what the skill ships stays as trusted as it was.
+    """
+    origin = action.origin if action.source is FixSource.RECALLED else ""
+    shipped = origin in (FixSource.VENDOR, FixSource.CURATED)
+    source = FixSource(origin) if shipped else action.source
+    decision = decide(action, source=source)
+    if not decision.allowed or not action.undo:
+        return decision
+    undo = decide(action.model_copy(update={"kind": "undo", "content": action.undo, "undo": None}), source=source)
+    if undo.allowed:
+        return decision
+    return replace(undo, explanation=f"The script that takes it back: {undo.explanation}")

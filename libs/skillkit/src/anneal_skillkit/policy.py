@@ -99,6 +99,8 @@ class Rule(_Closed):
 
     id: str
     explanation: str
+    # Paths, divided by blanks, that a glob may not take in.
+    protects: str = ""
     match: tuple[Pattern, ...]
 
 
@@ -106,6 +108,11 @@ class Rule(_Closed):
 def rules() -> tuple[Rule, ...]:
     """The policy's rules in their order."""
     return tuple(Rule.model_validate(row) for row in yaml.safe_load(_RULES.read_text(encoding="utf-8")))
+
+
+@cache
+def _protected() -> tuple[str, ...]:
+    return tuple(path for rule in rules() for path in rule.protects.split())
 
 
 def decide(action: Action, *, source: FixSource | None = None) -> PolicyDecision:
@@ -196,7 +203,7 @@ def _own_script(args: Sequence[str]) -> bool:
 def _writes(pattern: Pattern, write: Write) -> bool:
     if pattern.how and write.how not in pattern.how:
         return False
-    return any(re.fullmatch(pattern.writes, path) for path in meant(write.path))
+    return any(re.fullmatch(pattern.writes, path) for path in meant(write.path, _protected()))
 
 
 def _fork_bombs(reading: Reading) -> Iterator[str]:

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from anneal_contracts.work import Action, FixSource, Outcome
+from anneal_contracts.work import Action, FixSource, ItemDetail, Outcome
 from anneal_runtime.errors import FailedPrecondition
 from anneal_skillkit.effects import Finished, read_markers, run_effect
+from anneal_skillkit.policy import decide
 
 from .conftest import SKILL, Box
 
@@ -136,3 +137,17 @@ async def test_a_target_without_oscap_is_told_apart_from_a_failing_rule(box: Box
             await asyncio.wait_for(box.skill.runtime.evaluator.verify(box.ctx), 60)
     finally:
         await box.sh(f"mv {where}.away {where}")
+
+
+async def test_the_gate_lets_every_fix_of_the_content_and_of_the_skill_pass(box: Box, tmp_path: Path) -> None:
+    from stig_rhel9.content import ContentStore
+
+    content = await ContentStore(box.skill.manifest, SKILL, tmp_path).get("stig", b"")
+    seen: list[Action] = []
+    for name in content.rules:
+        seen += await box.skill.runtime.executor.ladder(box.ctx, ItemDetail(id=name, title=name))
+    refused = [f"{a.title}: {d.explanation}" for a in seen if not (d := decide(a, source=a.source)).allowed]
+    assert refused == []
+    kinds = {(a.source, a.kind) for a in seen}
+    assert {(FixSource.VENDOR, "bash"), (FixSource.VENDOR, "ansible"), (FixSource.CURATED, "bash")} <= kinds
+    assert len(seen) > 800

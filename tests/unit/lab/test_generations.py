@@ -65,3 +65,14 @@ def test_a_hidden_change_of_equal_length_is_a_difference_and_a_mere_touch_is_non
         os.utime(conf, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert snapshots.differences(upper, kept / "g-0", ()) == expected
     assert snapshots.differences(upper, kept / "g-0", ("/etc/c*",)) == []
+
+
+def test_a_hidden_change_is_seen_also_where_the_files_name_is_no_text(upper: Path, tmp_path: Path) -> None:
+    kept, odd = tmp_path / "generations", Path(os.fsdecode(os.fsencode(upper) + b"/etc/odd-\xff"))
+    odd.write_text("yes")
+    snapshots.save(upper, kept, "g-0")
+    before = odd.stat()
+    odd.write_text("no!")
+    os.utime(odd, ns=(before.st_atime_ns, before.st_mtime_ns))
+    snapshots.save(upper, kept, "g-1", recycle="g-0")
+    assert (kept / "g-1/etc" / odd.name).read_text() == "no!"

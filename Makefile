@@ -14,7 +14,8 @@ T ?= tests
 .PHONY: help
 help: ## Show this list
 	@echo "anneal: targets (usual time on 2 cores)"; \
-	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
+	if [ -t 1 ]; then bold=$$'\033[1m'; plain=$$'\033[0m'; else bold=; plain=; fi; \
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' -v b="$$bold" -v p="$$plain" '{printf "  %s%-12s%s %s\n", b, $$1, p, $$2}'
 
 .PHONY: setup
 setup: ## Install everything that the rest needs: Debian packages, .venv (2 min the first time, 1 s after)
@@ -29,7 +30,7 @@ dev: setup ## Start all of anneal here, in the foreground (10 s; Ctrl-C stops it
 	@anneal dev
 
 .PHONY: test
-test: setup ## Check and test everything, the real lab included (15 min at the most)
+test: setup ## Check and test everything, the real lab included (15 min)
 	@$(MAKE) check
 	@echo "==> lab: the machine that the tests run on (3 min once, 1 s after)"; python -m tests.support.watched_build
 	@echo "==> tests"; python -m pytest $(T)
@@ -56,7 +57,7 @@ fmt: setup ## Format the code (1 s)
 	@ruff check --fix -q $(PY_SOURCES); ruff format -q $(PY_SOURCES)
 
 .PHONY: bench
-bench: setup lab-build ## Run all benchmarks, or one: make bench NAME=verdict (5 min in all)
+bench: setup lab-build ## Run all benchmarks, or one: make bench NAME=verdict (8 min in all)
 	@python -m bench $(NAME)
 
 .PHONY: lab-build lab-up lab-down lab-reset lab-status lab-ssh

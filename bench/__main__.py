@@ -10,7 +10,7 @@ from anneal_lab import LabError
 from anneal_runtime.errors import AnnealError
 
 from bench import host
-from bench.harness import BenchError, Figure, Scale, document, table, write
+from bench.figures import BenchError, Figure, Scale, document, table, write
 
 # Name -> what it measures; the module of that name has run(scale) -> figures.
 BENCHMARKS = {

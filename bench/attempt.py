@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bench.harness import BenchError, Figure, Scale
+from bench.figures import BenchError, Figure, Scale
 from bench.machines import Machine, machine
 from bench.stack import Running, data_folder, dev
 from bench.start import memory_figures

@@ -16,7 +16,7 @@ from anneal_contracts.work import TargetAccess
 from anneal_lab import Lab
 from anneal_lab.sshkeys import ssh_argv
 
-from bench.harness import BenchError
+from bench.figures import BenchError
 from tests.support.stack import DEFAULT_HOME
 
 # b, our pid in hex, a letter: whose machine it is can be told after its owner was killed.

@@ -12,7 +12,7 @@ from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal_runtime.rpc import channel
 from google.protobuf.duration_pb2 import Duration
 
-from bench.harness import BenchError, Figure, Peer, Scale, timed
+from bench.figures import BenchError, Figure, Peer, Scale, timed
 from bench.machines import Machine, machine
 from bench.stack import Running, data_folder, dev
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from anneal_cli.dev.plan import OFFSETS
 
-from bench.harness import BenchError
+from bench.figures import BenchError
 from bench.host import ROOT
 from bench.machines import uninterrupted
 from tests.support.stack import DEFAULT_HOME, Anneal

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psutil
 from anneal_runtime.embedded import EmbeddedNats, EmbeddedPostgres, free_port
 
-from bench.harness import Figure, Peer, Scale
+from bench.figures import Figure, Peer, Scale
 from bench.stack import Running, data_folder, dev
 
 GOAL_S: Final = {"p99": 10.0}

@@ -12,7 +12,7 @@ from anneal_skillkit.interfaces import Context
 from anneal_skillkit.loader import Skill, load_skill
 from anneal_skillkit.ssh import connect
 
-from bench.harness import BenchError, Figure, Peer, Scale, spread
+from bench.figures import BenchError, Figure, Peer, Scale, spread
 from bench.host import ROOT
 from bench.machines import Machine, machine
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.harness import Figure, Peer, Scale, document, percentile, spread, table, timed, write
+from bench.figures import Figure, Peer, Scale, document, percentile, spread, table, timed, write
 
 MACHINE = {"cpu": "x", "cores": 2, "memory_mb": 1000, "kernel": "6", "load": 0.1, "busy": 0.0}
 

@@ -52,7 +52,7 @@ def test_the_bounds_in_the_document_are_the_defaults_of_the_code() -> None:
         f"| attempts at an item, failed model turns included | {limits.max_attempts} |",
         f"| evaluator gaps at an item | {limits.max_gaps} |",
         f"| model's words on escalated items | {limits.max_reflections} a run |",
-        f"| rounds that mend regressions | {limits.repair_rounds} |",
+        f"| rounds that mend what fails by our doing | {limits.repair_rounds} |",
         f"| tries of one command | {limits.command_tries} |",
     ):
         assert row in TEXT

@@ -1,6 +1,7 @@
 """The loop as a whole, against a pretend world."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from anneal_contracts.work import Applied, Failed, Health, Mutability, Outcome, Released
@@ -214,6 +215,61 @@ def test_a_regression_is_mended_in_a_second_round() -> None:
     assert state.items["c"].state == "completed"
     assert state.regressions() == ()
     assert world.sent.count("verify") == 2
+
+
+def newly(*ids: str, items: tuple[str, ...] = ("a",)) -> World:
+    """A world in which the work on items makes these rules apply, which fail then."""
+    return World(
+        items=[item(i) for i in items],
+        inapplicable=ids,
+        after=dict.fromkeys(ids, Outcome.FAIL),
+        became_applicable=tuple(item(i, priority=-n) for n, i in enumerate(ids)),
+    )
+
+
+def test_rules_that_became_applicable_and_fail_are_mended_in_a_second_round_and_are_no_regressions() -> None:
+    world = newly("c", "d")
+    world.create(limits=ev.Limits(repair_rounds=2))
+    state = world.run()
+    assert state.order == ("a", "d", "c")
+    assert {i.state for i in state.items.values()} == {"completed"}
+    assert state.regressions() == ()
+    assert state.became_applicable() == {"c": Outcome.PASS, "d": Outcome.PASS}
+    assert state.fixed() == 1
+    assert world.sent.count("verify") == 2
+    assert fold(world.log) == state
+
+
+def test_a_rule_that_became_applicable_and_cannot_be_mended_is_told_with_its_reason() -> None:
+    world = newly("c")
+    world.verdicts = {("c", 1): Outcome.FAIL}
+    world.create()
+    state = world.run()
+    assert state.phase is Phase.FINISHED
+    assert state.items["c"].state == "escalated" and state.items["c"].reason
+    assert state.became_applicable() == {"c": Outcome.FAIL}
+    assert state.regressions() == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "taken"),
+    [
+        ({"item_ids": ("a",)}, ()),
+        ({"item_ids": ("a", "c")}, ("c",)),
+        ({"exclusions": {"c": "accepted risk"}}, ("d",)),
+        ({"limit": 1}, ()),
+        ({"limit": 2}, ("d",)),
+    ],
+)
+def test_of_what_became_applicable_only_what_was_asked_for_is_taken(
+    spec: dict[str, Any], taken: tuple[str, ...]
+) -> None:
+    world = newly("c", "d")
+    world.create(**spec)
+    state = world.run()
+    assert state.order == ("a", *taken)
+    assert set(state.became_applicable()) == {"c", "d"}
+    assert world.sent.count("verify") == (2 if taken else 1)
 
 
 def test_without_snapshots_only_a_fix_that_can_be_taken_back_runs() -> None:

@@ -72,7 +72,9 @@ class World:
     proposals: list[Candidate | None] = field(default_factory=list)
     after: Mapping[str, Outcome] | None = None
     regressed: tuple[ItemDetail, ...] = ()
+    became_applicable: tuple[ItemDetail, ...] = ()
     passing: tuple[str, ...] = ()
+    inapplicable: tuple[str, ...] = ()
     can_snapshot: bool = True
     model_may: str = "none"
     override: Callable[[RunState, Pending], Result | None] | None = None
@@ -133,7 +135,7 @@ class World:
             case "snapshot":
                 return Snapshotted(command_id=cid, generation=p.generation)
             case "discover":
-                outcomes = {i.id: Outcome.FAIL for i in self.items} | dict.fromkeys(self.passing, Outcome.PASS)
+                outcomes = {i.id: Outcome.FAIL for i in self.items} | self._untouched()
                 score = ScoreCounts(passed=len(self.passing), fail=len(self.items))
                 return Discovered(
                     command_id=cid,
@@ -170,11 +172,20 @@ class World:
             case "verify":
                 done = {i.detail.id: i.state == ev.ItemStateName.COMPLETED for i in self.state.items.values()}
                 fresh = {i: Outcome.PASS if ok else Outcome.FAIL for i, ok in done.items()}
-                outcomes = {**dict.fromkeys(self.passing, Outcome.PASS), **fresh, **(self.after or {})}
-                self.after = None  # only the first re-scan shows the regression
+                outcomes = {**self._untouched(), **(self.after or {}), **fresh}
                 return Verified(
-                    command_id=cid, score=ScoreCounts(), outcomes=outcomes, health=WELL, regressed=self.regressed
+                    command_id=cid,
+                    score=ScoreCounts(),
+                    outcomes=outcomes,
+                    health=WELL,
+                    regressed=self.regressed,
+                    became_applicable=self.became_applicable,
                 )
             case "record":
                 return Recorded(command_id=cid)
         return Released(command_id=cid)
+
+    def _untouched(self) -> dict[str, Outcome]:
+        """What a scan says of the rules that nobody has worked on."""
+        inapplicable = dict.fromkeys(self.inapplicable, Outcome.NOT_APPLICABLE)
+        return {**dict.fromkeys(self.passing, Outcome.PASS), **inapplicable}

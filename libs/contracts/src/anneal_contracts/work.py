@@ -261,10 +261,11 @@ class Reflect(CommandBase):
 
 
 class Verify(CommandBase):
-    """The final word: a full re-scan. passed_before: rules to describe in full if they fail now."""
+    """The final word: a full re-scan. Rules of passed_before and inapplicable_before are described if they fail now."""
 
     kind: Literal["verify"] = "verify"
     passed_before: tuple[str, ...] = ()
+    inapplicable_before: tuple[str, ...] = ()
     mission_services: tuple[str, ...] = ()
 
 
@@ -393,8 +394,9 @@ class Verified(ResultBase):
     outcomes: dict[str, Outcome]
     health: Health
     artifacts: dict[str, str] = Field(default_factory=dict)
-    # Details of rules of passed_before that fail now.
+    # Details of rules of passed_before, and of inapplicable_before, that fail now.
     regressed: tuple[ItemDetail, ...] = ()
+    became_applicable: tuple[ItemDetail, ...] = ()
 
 
 class HealthChecked(ResultBase):

@@ -74,6 +74,11 @@ def _without_texts(d: ItemDetail) -> ItemDetail:
     return d.model_copy(update={"description": "", "rationale": "", "fix_text": "", "check_text": "", "references": {}})
 
 
+def _that_were(state: RunState, outcome: Outcome) -> tuple[str, ...]:
+    """The rules of which the first scan said this."""
+    return tuple(sorted(i for i, o in state.outcomes_before.items() if o is outcome))
+
+
 def build(state: RunState, pending: Pending, action: Action | None = None) -> Command:
     """The message of a pending command; action: what apply and undo run. Raises ValueError for a direct command."""
     assert state.spec is not None and state.policy is not None
@@ -96,8 +101,12 @@ def build(state: RunState, pending: Pending, action: Action | None = None) -> Co
         case "discover":
             return Discover(**common, item_ids=state.spec.item_ids, mission_services=services)
         case "verify":
-            passed = tuple(sorted(i for i, o in state.outcomes_before.items() if o is Outcome.PASS))
-            return Verify(**common, passed_before=passed, mission_services=services)
+            return Verify(
+                **common,
+                passed_before=_that_were(state, Outcome.PASS),
+                inapplicable_before=_that_were(state, Outcome.NOT_APPLICABLE),
+                mission_services=services,
+            )
         case "check_health":
             return CheckHealth(**common, mission_services=services)
         case "plan":

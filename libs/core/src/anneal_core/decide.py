@@ -9,7 +9,7 @@ from anneal_contracts.work import Candidate
 from anneal_core import events as ev
 from anneal_core import ladder, triage
 from anneal_core.evolve import BACKGROUND, try_key
-from anneal_core.ordering import next_item, to_plan
+from anneal_core.ordering import next_item, to_mend, to_plan
 from anneal_core.state import Attempt, ItemState, RunState
 from anneal_core.triage import Diagnosis, Response
 
@@ -234,11 +234,10 @@ def _reflection(state: RunState, now: float) -> Payloads:
 
 
 def _finish(state: RunState, now: float) -> Payloads:
-    """The queue has drained: restart, re-scan, mend what regressed, remember, let go."""
+    """The queue has drained: restart, re-scan, mend what fails by our doing, remember, let go."""
     if not state.verified:
         return _settle_target(state, now) or _issue(state, now, "verify", generation=state.round)
-    mendable = [i for i in state.regressions() if i in state.found]
-    if mendable and state.round < state.limits.repair_rounds and not state.cancel:
+    if to_mend(state) and state.round < state.limits.repair_rounds and not state.cancel:
         return _issue(state, now, "plan", generation=state.round + 1)
     return _close_down(state, now)
 

@@ -40,7 +40,7 @@ class Limits(Frozen):
     max_gaps: int = 3
     # Escalated items that a model may put in plain words.
     max_reflections: int = 4
-    # Rounds that mend rules which passed before the run and fail after it.
+    # Rounds that mend rules which fail by the run's own doing: they passed before it, or did not apply.
     repair_rounds: int = 1
     # Times that a command is given out again after a retryable failure or a missed deadline.
     command_tries: int = 3

@@ -272,7 +272,7 @@ def _verified(state: RunState, _p: Pending, r: Verified, _at: float) -> RunState
         outcomes_after=r.outcomes,
         health_after=r.health,
         artifacts={**state.artifacts, **r.artifacts},
-        found={**state.found, **{d.id: d for d in r.regressed}},
+        found={**state.found, **{d.id: d for d in (*r.regressed, *r.became_applicable)}},
         items=items,
         verified=True,
     )

@@ -167,6 +167,15 @@ class RunState:
             )
         )
 
+    def became_applicable(self) -> dict[str, Outcome]:
+        """Rules that did not apply in the first scan, with the last one's word where they do, in order of their ids."""
+        judged = {Outcome.PASS, Outcome.FAIL, Outcome.ERROR}
+        return {
+            i: self.outcomes_after[i]
+            for i, o in sorted(self.outcomes_before.items())
+            if o is Outcome.NOT_APPLICABLE and self.outcomes_after.get(i) in judged
+        }
+
     def fixed(self) -> int:
         """Number of rules that failed in the first scan and pass in the last."""
         bad = {Outcome.FAIL, Outcome.ERROR}

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from anneal_contracts.work import (
     CheckHealth,
@@ -13,6 +13,7 @@ from anneal_contracts.work import (
     Evaluated,
     Health,
     HealthChecked,
+    ItemDetail,
     Outcome,
     Result,
     Verified,
@@ -118,20 +119,23 @@ class Evaluations:
         )
 
     async def verify(self, command: Verify) -> Result:
-        """The full re-scan; rules that passed before and fail now are described in full, so that they can be mended."""
+        """The full re-scan; rules that fail by the run's own doing are described in full, to be mended."""
         ctx = await self._bench.context(command)
         skill = self._bench.skill(command.skill)
         scan = await skill.runtime.evaluator.verify(ctx)
-        bad = {Outcome.FAIL, Outcome.ERROR}
-        lost = [i for i in command.passed_before if scan.outcomes.get(i) in bad]
-        details = await skill.runtime.work_queue.describe(ctx, lost) if lost else ()
+
+        async def failing(ids: Sequence[str]) -> tuple[ItemDetail, ...]:
+            found = [i for i in ids if scan.outcomes.get(i) in (Outcome.FAIL, Outcome.ERROR)]
+            return tuple(await skill.runtime.work_queue.describe(ctx, found)) if found else ()
+
         return Verified(
             command_id=command.command_id,
             score=scan.score,
             outcomes=dict(scan.outcomes),
             health=await self._health(command.skill, ctx),
             artifacts=await self._keep(scan.artifacts),
-            regressed=tuple(details),
+            regressed=await failing(command.passed_before),
+            became_applicable=await failing(command.inapplicable_before),
         )
 
     async def check_health(self, command: CheckHealth) -> Result:

@@ -49,7 +49,7 @@ proto: setup ## Generate the Python stubs from protos/ (3 s)
 	@python tools/gen_protos.py >/dev/null 2>&1; echo "stubs written to libs/contracts/src/anneal"
 
 .PHONY: lock
-lock: setup ## Resolve dependencies again and export them with hashes to requirements/ (5 s)
+lock: setup ## Lock new dependencies with hashes in requirements/; tools/lock --upgrade moves the others too (5 s)
 	@tools/lock
 
 .PHONY: fmt

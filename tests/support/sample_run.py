@@ -160,4 +160,5 @@ def _score(run: Run, *, ended: bool) -> None:
     baseline = ScoreCounts(**{"pass": 279, "fail": 117, "error": 57, "notapplicable": 44})
     run.score.CopyFrom(Score(before=run.score.before, after=after, baseline=baseline, fixed=fixed, regressed=1))
     run.regressions.append("sshd_set_keepalive")
+    run.became_applicable.update({"kernel_rule_01": "pass", "configure_bashrc_tmux": "fail"})
     run.differences.append("kernel_rule_02: the loop saw pass, the re-scan says fail")

@@ -117,5 +117,5 @@ def _notes(content: Content, facts: Facts, outcomes: dict[str, Outcome], wanted:
     for name in sorted(wanted):
         outcome = outcomes.get(name)
         if outcome is not Outcome.FAIL:
-            notes.append(f"{name} needs no work: {outcome.value if outcome else 'not evaluated'}")
+            notes.append(f"{name} needs no work at the start: {outcome.value if outcome else 'not evaluated'}")
     return tuple(notes)

@@ -37,6 +37,16 @@ def test_a_run_keeps_what_works_takes_back_what_does_not_and_scores_by_its_last_
     assert anneal.cli("audit", "verify", run["run_id"]).code == 0
 
 
+def test_what_the_runs_own_fix_makes_applicable_is_mended_too_and_is_no_regression(anneal: Anneal, box: str) -> None:
+    run = anneal.run("scratch", "--target", box, "--profile", "applies", "--no-memory")
+    assert states(run) == {"tool": "completed", "tool-config": "completed", "tool-licence": "escalated"}
+    assert run["became_applicable"] == {"tool-config": "pass", "tool-licence": "fail"}
+    assert (run["score"]["fixed"], run["score"]["regressed"]) == (1, 0)
+    assert (run["score"]["before"]["notapplicable"], run["score"]["after"]["notapplicable"]) == (2, 0)
+    shown = anneal.cli("show", run["run_id"])
+    assert "2 did not apply before and apply now: 1 pass, 1 fail" in shown.out
+
+
 def test_an_item_whose_name_and_output_say_pass_is_failing_when_its_check_fails(anneal: Anneal, box: str) -> None:
     run = anneal.run("scratch", "--target", box, "--item", "gap-pass", "--no-memory")
     (item,) = run["items"]

@@ -38,6 +38,22 @@ def test_show_tells_regressions_before_the_score_and_the_score_before_items() ->
     assert "vendor's tool alone" in text
 
 
+def test_show_tells_what_became_applicable_and_names_what_of_it_fails() -> None:
+    out = console()
+    run = sample_run()
+    print_run(out, run)
+    before_score = text_of(out).partition("full scan")[0]
+    assert "2 did not apply before and apply now: 1 pass, 1 fail:\n  configure_bashrc_tmux\n" in before_score
+    story = console()
+    print_story(story, run, find_item(run, "kernel_rule_01"), {})
+    assert "did not apply before the run" in unwrapped(story)
+    quiet = console()
+    run.became_applicable.clear()
+    print_run(quiet, run)
+    print_story(quiet, run, find_item(run, "kernel_rule_01"), {})
+    assert "apply" not in text_of(quiet)
+
+
 def test_show_gives_every_item_that_was_not_completed_with_its_reason() -> None:
     out = console(120)
     run = sample_run()

@@ -90,6 +90,20 @@ def test_regressions_come_before_the_score_and_differences_are_listed() -> None:
     assert "the loop saw pass, the re-scan says fail" in text
 
 
+def test_what_became_applicable_is_told_before_the_score_and_is_no_regression() -> None:
+    run = sample_run()
+    text = render_html(run_document(run), Extras(scripts=SCRIPTS))
+    notice = text[text.index('id="became-applicable"') : text.index('aria-label="Score"')]
+    assert "2 rules did not apply before this run and do now: 1 pass, 1 fail" in notice
+    assert "configure_bashrc_tmux" in notice and "not among what this run was asked to mend" in notice
+    assert "kernel_rule_01" not in notice
+    assert run_document(run)["became_applicable"] == {"configure_bashrc_tmux": "fail", "kernel_rule_01": "pass"}
+    run.became_applicable["kernel_rule_01"] = "fail"
+    assert 'href="#item-kernel_rule_01"' in render_html(run_document(run), Extras()).partition('aria-label="Score"')[0]
+    run.became_applicable.clear()
+    assert "became-applicable" not in render_html(run_document(run), Extras())
+
+
 def test_a_run_without_regressions_says_so_and_one_without_a_scan_claims_nothing() -> None:
     run = sample_run()
     del run.regressions[:]

@@ -1,6 +1,7 @@
 """The scratch skill: one file with one line an item. Real scripts on a real target, and verdicts in milliseconds."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,17 @@ class Scratch:
 
     async def verify(self, ctx: Context) -> FullScan:
         outcomes = {i["id"]: (await self.evaluate(ctx, i["id"])).outcome for i in self._items(ctx.profile)}
-        passed = sum(o is Outcome.PASS for o in outcomes.values())
-        return FullScan(score=ScoreCounts(passed=passed, fail=len(outcomes) - passed), outcomes=outcomes)
+        found = Counter(outcomes.values())
+        score = ScoreCounts(
+            passed=found[Outcome.PASS], fail=found[Outcome.FAIL], notapplicable=found[Outcome.NOT_APPLICABLE]
+        )
+        return FullScan(score=score, outcomes=outcomes)
 
     async def evaluate(self, ctx: Context, item_id: str) -> Judgement:
-        try:
-            held = (await ctx.session.read(f"/etc/scratch/{item_id}")).decode().strip()
-        except NotFound:
-            held = ""
+        needs = next(i.get("applies_with") for i in self._items(ctx.profile) if i["id"] == item_id)
+        if needs and not await _line(ctx, needs):
+            return Judgement(outcome=Outcome.NOT_APPLICABLE, evidence=f"there is no {needs}")
+        held = await _line(ctx, item_id)
         outcome = Outcome.PASS if held == item_id else Outcome.FAIL
         return Judgement(outcome=outcome, evidence=f"wanted {item_id!r}, found {held!r}")
 
@@ -113,6 +117,14 @@ class Scratch:
 
     async def export(self, fmt: str, run: Mapping[str, object], artifacts: Mapping[str, bytes]) -> tuple[bytes, str]:
         raise NotFound(f"no format {fmt!r}", field="format")
+
+
+async def _line(ctx: Context, item_id: str) -> str:
+    """What the item's file holds; empty where it is missing."""
+    try:
+        return (await ctx.session.read(f"/etc/scratch/{item_id}")).decode().strip()
+    except NotFound:
+        return ""
 
 
 def build(spec: SkillSpec) -> Scratch:

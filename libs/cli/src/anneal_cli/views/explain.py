@@ -60,7 +60,7 @@ def find_item(run: Run, given: str) -> Item:
             message=f"run {short_id(run.run_id)} has no item like {given!r}",
             code=ExitCode.NOT_FOUND,
             field="RULE",
-            hint=f"anneal show {short_id(run.run_id)} lists them; a rule that held from the start is no item",
+            hint=f"anneal show {short_id(run.run_id)} lists them; a rule that held, or did not apply, is no item",
         )
     some = ", ".join(item.id for item in found[:5])
     raise CliError(
@@ -167,6 +167,8 @@ def _print_end(out: Console, run: Run, item: Item) -> None:
     out.print(f"\n{_STATES.get(item.state, item.state)}{by}{why}.{final}", style="bold", markup=False)
     if item.id in run.regressions:
         out.print("It passed before the run: a regression.", style="bold red")
+    if item.id in run.became_applicable:
+        out.print("It did not apply before the run; it became applicable in it.", style="yellow")
 
 
 def _shortened(text: str) -> str:

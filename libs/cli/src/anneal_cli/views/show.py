@@ -57,12 +57,13 @@ def print_run(out: Console, run: Run) -> None:
 
 
 def print_summary(out: Console, run: Run, *, hints: bool = True) -> None:
-    """Heading, regressions, score, tally, rungs, differences."""
+    """Heading, regressions, what became applicable, score, tally, rungs, differences."""
     _print_heading(out, run)
     if run.regressions:
         out.print(f"\n{len(run.regressions)} passed before and fail now:", style="bold red")
         for rule in run.regressions:
             out.print(f"  {rule}", style="red", markup=False)
+    _print_became_applicable(out, run)
     _print_score(out, run)
     _print_tally(out, run)
     _print_rungs(out, run)
@@ -85,6 +86,19 @@ def _print_heading(out: Console, run: Run) -> None:
     out.print(
         "  " + "; ".join(part for part in (f"started {when(run.created_at)}", used, memory, bans) if part), markup=False
     )
+
+
+def _print_became_applicable(out: Console, run: Run) -> None:
+    """No regressions, but nothing that may stand there silently either."""
+    failing = sorted(rule for rule, outcome in run.became_applicable.items() if outcome != "pass")
+    if run.became_applicable:
+        passing = len(run.became_applicable) - len(failing)
+        told = f"{passing} pass, {len(failing)} fail{':' if failing else ''}"
+        out.print(
+            f"\n{len(run.became_applicable)} did not apply before and apply now: {told}", style="yellow", markup=False
+        )
+    for rule in failing:
+        out.print(f"  {rule}", style="yellow", markup=False)
 
 
 def _print_score(out: Console, run: Run) -> None:

@@ -38,6 +38,7 @@ def run_document(run: pb.Run) -> Document:
         "memory": _memory(run, items),
         "items": items,
         "regressions": list(run.regressions),
+        "became_applicable": dict(sorted(run.became_applicable.items())),
         "differences": list(run.differences),
         "notes": list(run.notes),
         "limits": _limits(run.spec),

@@ -516,6 +516,26 @@ class Run(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BecameApplicableEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUN_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -535,6 +555,7 @@ class Run(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     RECALLED_ANYTHING_FIELD_NUMBER: _builtins.int
     BANNED_SKIPS_FIELD_NUMBER: _builtins.int
+    BECAME_APPLICABLE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: _builtins.str
     reason: _builtins.str
@@ -572,6 +593,12 @@ class Run(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the run learnt of the target at the start: driver, snapshots yes or no, notes for the person."""
 
+    @_builtins.property
+    def became_applicable(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Rules that did not apply before the run and do after it, with what the final re-scan says of each: pass, fail, error.
+        They are no regressions.
+        """
+
     def __init__(
         self,
         *,
@@ -594,10 +621,11 @@ class Run(_message.Message):
         notes: _abc.Iterable[_builtins.str] | None = ...,
         recalled_anything: _builtins.bool = ...,
         banned_skips: _builtins.int = ...,
+        became_applicable: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "score", b"score", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "banned_skips", b"banned_skips", "created_at", b"created_at", "differences", b"differences", "ended_at", b"ended_at", "fingerprint", b"fingerprint", "items", b"items", "last_seq", b"last_seq", "notes", b"notes", "reason", b"reason", "recalled_anything", b"recalled_anything", "regressions", b"regressions", "run_id", b"run_id", "score", b"score", "seconds", b"seconds", "spec", b"spec", "state", b"state", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "banned_skips", b"banned_skips", "became_applicable", b"became_applicable", "created_at", b"created_at", "differences", b"differences", "ended_at", b"ended_at", "fingerprint", b"fingerprint", "items", b"items", "last_seq", b"last_seq", "notes", b"notes", "reason", b"reason", "recalled_anything", b"recalled_anything", "regressions", b"regressions", "run_id", b"run_id", "score", b"score", "seconds", b"seconds", "spec", b"spec", "state", b"state", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,6 +87,30 @@ def test_a_second_run_on_a_fresh_machine_recalls_scripts_and_needs_fewer_steps(
     assert rungs == {"first-rung": "recalled", "second-rung": "recalled", "never": ""}
     assert second["memory"]["fixed_by_recalled"] == 2
     assert second["memory"]["known_failures_skipped"] == 3
+    assert second["memory"]["groups"] == 1
+    assert {i["id"]: i["story"][0]["group"] for i in second["items"] if i["story"]} == {
+        "first-rung": 1,
+        "second-rung": 1,
+    }
+
+
+@pytest.mark.timeout(180)  # two runs and two boots
+def test_a_group_in_which_one_recalled_script_fails_here_is_taken_back_and_tried_one_by_one(
+    anneal: Anneal, box: str, lab: Lab, machine: str, on_machine: Callable[[str], str]
+) -> None:
+    lab.reset(machine)
+    anneal.run("scratch", "--target", box, "--profile", "remembers")
+    lab.reset(machine)
+    on_machine("mkdir -p /etc/scratch; ln -s /nowhere/x /etc/scratch/second-rung")  # the script cannot write there
+    run = anneal.run("scratch", "--target", box, "--profile", "remembers")
+    items = {i["id"]: i for i in run["items"]}
+    grouped = [i["story"][0] for i in (items["first-rung"], items["second-rung"])]
+    assert {(a["group"], a["ending"], a["failure_mode"]) for a in grouped} == {(1, "reverted", "group_reverted")}
+    assert items["first-rung"]["state"] == "completed"
+    assert items["first-rung"]["rung"] == "recalled"
+    assert items["second-rung"]["state"] == "escalated"
+    assert on_machine("cat /etc/scratch/first-rung").strip() == "first-rung"
+    assert run["memory"]["steps_saved"] == run["memory"]["known_failures_skipped"] * 2 - 3
 
 
 def test_a_dry_run_shows_every_script_with_its_class_and_touches_nothing(

@@ -51,6 +51,7 @@ def test_the_bounds_in_the_document_are_the_defaults_of_the_code() -> None:
         f"| steps of the run | {limits.max_steps} |",
         f"| attempts at an item, failed model turns included | {limits.max_attempts} |",
         f"| evaluator gaps at an item | {limits.max_gaps} |",
+        f"| recalled scripts judged together | {limits.max_group}; the",
         f"| model's words on escalated items | {limits.max_reflections} a run |",
         f"| rounds that mend what fails by our doing | {limits.repair_rounds} |",
         f"| tries of one command | {limits.command_tries} |",

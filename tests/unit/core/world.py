@@ -12,6 +12,7 @@ from anneal_contracts.work import (
     Discovered,
     Evaluated,
     FixSource,
+    GroupEvaluated,
     Health,
     HealthChecked,
     ItemDetail,
@@ -160,9 +161,9 @@ class World:
                     return given.model_copy(update={"command_id": cid})
                 return Applied(command_id=cid, state="applied", exit_code=self.exits.get(key, 0))
             case "evaluate":
-                worse = (self.worse[key],) if key in self.worse else ()
-                outcome = self.verdicts.get(key, Outcome.PASS)
-                return Evaluated(command_id=cid, outcome=outcome, health=WELL, worse=worse)
+                return self._judged(cid, p.item_id)
+            case "evaluate_group":
+                return GroupEvaluated(command_id=cid, items={i: self._judged(cid, i) for i in self.state.group})
             case "restore":
                 return Restored(command_id=cid, restored=True)
             case "check_health":
@@ -184,6 +185,12 @@ class World:
             case "record":
                 return Recorded(command_id=cid)
         return Released(command_id=cid)
+
+    def _judged(self, command_id: str, item_id: str) -> Evaluated:
+        key = (item_id, self.state.items[item_id].attempts[-1].number)
+        worse = (self.worse[key],) if key in self.worse else ()
+        outcome = self.verdicts.get(key, Outcome.PASS)
+        return Evaluated(command_id=command_id, outcome=outcome, health=WELL, worse=worse)
 
     def _untouched(self) -> dict[str, Outcome]:
         """What a scan says of the rules that nobody has worked on."""

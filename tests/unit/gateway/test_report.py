@@ -208,3 +208,14 @@ def test_durations_are_said_as_people_say_them(value: float, words: str) -> None
 
 def test_plain_keeps_lines_and_shows_what_is_hidden() -> None:
     assert plain("a\r\nb\tc\x07") == "a\nb\tc\ufffd"
+
+
+def test_a_kept_group_saves_steps_and_one_taken_back_costs_them() -> None:
+    def attempt(group: int, ending: str) -> Attempt:
+        return Attempt(number=1, ending=ending, group=group)
+
+    kept = [Item(id=f"k{n}", attempts=[attempt(1, "kept")]) for n in range(5)]
+    lost = [Item(id=f"l{n}", attempts=[attempt(2, "reverted"), attempt(0, "kept")]) for n in range(3)]
+    memory = run_document(Run(run_id="r", items=[*kept, *lost]))["memory"]
+    assert memory["groups"] == 2
+    assert memory["steps_saved"] == (5 - 1) - (3 + 1)

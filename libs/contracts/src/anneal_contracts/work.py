@@ -59,6 +59,7 @@ class CoreMode(StrEnum):
     MISSING_INPUT = "missing_input"
     TARGET_UNREACHABLE = "target_unreachable"
     BUDGET_EXHAUSTED = "budget_exhausted"
+    GROUP_REVERTED = "group_reverted"  # taken back with its group: no word on the script itself
 
 
 class Action(Frozen):
@@ -250,6 +251,15 @@ class Evaluate(CommandBase):
     mission_services: tuple[str, ...] = ()
 
 
+class EvaluateGroup(CommandBase):
+    """One look at the machine for scripts applied one after the other: health once, a verdict for each item."""
+
+    kind: Literal["evaluate_group"] = "evaluate_group"
+    item_ids: Annotated[tuple[str, ...], Field(min_length=1)]
+    health_before: Health
+    mission_services: tuple[str, ...] = ()
+
+
 class Reflect(CommandBase):
     """A model turn on what failed: plain words for people, a lesson for memory. Never evidence."""
 
@@ -277,7 +287,8 @@ class CheckHealth(CommandBase):
 
 
 Command = Annotated[
-    Discover | MakePlan | Propose | Apply | Evaluate | Reflect | Verify | CheckHealth, Field(discriminator="kind")
+    Discover | MakePlan | Propose | Apply | Evaluate | EvaluateGroup | Reflect | Verify | CheckHealth,
+    Field(discriminator="kind"),
 ]
 
 # --- results: worker or evaluator -> supervisor, by ReportResult -----------------------------------------------------
@@ -379,6 +390,13 @@ class Evaluated(ResultBase):
     parts: dict[str, float] = Field(default_factory=dict)
 
 
+class GroupEvaluated(ResultBase):
+    """Item -> what was found of it; each carries the one health of the group, and took_s its own verdict's time."""
+
+    kind: Literal["group_evaluated"] = "group_evaluated"
+    items: dict[str, Evaluated]
+
+
 class Reflected(ResultBase):
     kind: Literal["reflected"] = "reflected"
     words: str = ""
@@ -451,6 +469,7 @@ Result = Annotated[
     | Proposed
     | Applied
     | Evaluated
+    | GroupEvaluated
     | Reflected
     | Verified
     | HealthChecked
@@ -471,6 +490,7 @@ EVENT_STREAM = "ANNEAL_EVENTS"
 SUBJECT_BY_KIND: dict[str, str] = {
     "discover": "anneal.work.evaluation.discover",
     "evaluate": "anneal.work.evaluation.evaluate",
+    "evaluate_group": "anneal.work.evaluation.evaluate_group",
     "verify": "anneal.work.evaluation.verify",
     "check_health": "anneal.work.evaluation.check_health",
     "plan": "anneal.work.model.plan",

@@ -15,6 +15,7 @@ from anneal_contracts.work import (
     Command,
     Discover,
     Evaluate,
+    EvaluateGroup,
     Health,
     ItemDetail,
     MakePlan,
@@ -79,6 +80,10 @@ def _that_were(state: RunState, outcome: Outcome) -> tuple[str, ...]:
     return tuple(sorted(i for i, o in state.outcomes_before.items() if o is outcome))
 
 
+def _health_before(state: RunState) -> Health:
+    return state.health or Health(reachable=True, privileged=True)
+
+
 def build(state: RunState, pending: Pending, action: Action | None = None) -> Command:
     """The message of a pending command; action: what apply and undo run. Raises ValueError for a direct command."""
     assert state.spec is not None and state.policy is not None
@@ -122,13 +127,16 @@ def build(state: RunState, pending: Pending, action: Action | None = None) -> Co
             key = effect_key(state.run_id, pending.item_id, pending.attempt, action.hash, pending.kind)
             return Apply(**common, item_id=pending.item_id, attempt=pending.attempt, action=action, effect_key=key)
         case "evaluate":
-            before = state.health or Health(reachable=True, privileged=True)
             return Evaluate(
                 **common,
                 item_id=pending.item_id,
                 attempt=pending.attempt,
-                health_before=before,
+                health_before=_health_before(state),
                 mission_services=services,
+            )
+        case "evaluate_group":
+            return EvaluateGroup(
+                **common, item_ids=state.group, health_before=_health_before(state), mission_services=services
             )
         case "propose" if item is not None:
             return Propose(

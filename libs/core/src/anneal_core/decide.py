@@ -3,11 +3,14 @@
 The shell appends what comes back and asks again until nothing comes; then it waits for a result or a deadline.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from anneal_contracts.canonical import digest
-from anneal_contracts.work import Candidate
+from anneal_contracts.work import Candidate, CoreMode
 
 from anneal_core import events as ev
-from anneal_core import ladder, triage
+from anneal_core import group, ladder, triage
 from anneal_core.evolve import BACKGROUND, try_key
 from anneal_core.ordering import next_item, to_mend, to_plan
 from anneal_core.state import Attempt, ItemState, RunState
@@ -54,6 +57,7 @@ def _issue(
     attempt: int = 0,
     generation: int = 0,
     force: bool = False,
+    group_no: int = 0,
 ) -> Payloads:
     try_no = state.tries.get(try_key(kind, item_id, attempt, generation), 0) + 1
     # A restore that prepares the same attempt anew is another command than the one that ends it: seq tells them apart.
@@ -69,6 +73,7 @@ def _issue(
             attempt=attempt,
             generation=generation,
             force=force,
+            group=group_no,
             deadline=round(deadline, 3),
             try_no=try_no,
         ),
@@ -85,6 +90,8 @@ def _patience(state: RunState, kind: str, item_id: str) -> float:
         return state.policy.verify_timeout_s
     if kind == "evaluate":
         return state.policy.evaluate_timeout_s
+    if kind == "evaluate_group":
+        return state.policy.evaluate_timeout_s * len(state.group)
     attempt = state.items[item_id].open_attempt
     return (attempt.candidate.timeout_s if attempt else 0.0) + _APPLY_SLACK_S
 
@@ -114,6 +121,8 @@ def _start(state: RunState, now: float) -> Payloads:
 
 def _work(state: RunState, now: float) -> Payloads:
     """The item loop; empty when the queue has drained."""
+    if state.group:
+        return _continue_group(state, now)
     if state.active:
         return _continue_item(state, now, state.items[state.active])
     if reflect := _reflection(state, now):
@@ -147,12 +156,54 @@ def _next_try(state: RunState, now: float, item: ItemState) -> Payloads:
     if exhausted:
         return _escalate(state, item)
     if candidate := ladder.next_candidate(state, item):
-        number = len(item.attempts) + 1
-        return (ev.AttemptStarted(item_id=item.detail.id, attempt=number, candidate=candidate.hash),)
+        return _attempt_started(item, candidate, state.groups + 1 if group.worth_opening(state, item.detail.id) else 0)
     if state.model_may == "author":
         turn = len(item.attempts) + len(item.proposals) + 1
         return _issue(state, now, "propose", item_id=item.detail.id, attempt=turn)
     return _escalate(state, item)
+
+
+def _attempt_started(item: ItemState, candidate: Candidate, group_no: int = 0) -> Payloads:
+    number = len(item.attempts) + 1
+    return (ev.AttemptStarted(item_id=item.detail.id, attempt=number, candidate=candidate.hash, group=group_no),)
+
+
+def _continue_group(state: RunState, now: float) -> Payloads:
+    """Applies the members one after the other, then judges, keeps or takes back all of them at once."""
+    last = state.items[state.group[-1]]
+    attempts = [a for i in state.group if (a := state.items[i].open_attempt) is not None]
+    if attempts[-1].applied is None:
+        return _issue(state, now, "apply", item_id=last.detail.id, attempt=attempts[-1].number)
+    if why := group.objection(state):
+        return _dissolve(state, now, attempts, why)
+    if attempts[-1].evaluated is None:
+        member = "" if _out_of_budget(state, now) else group.next_member(state)
+        candidate = group.fits(state, state.items[member]) if member else None
+        if candidate is not None:
+            return _attempt_started(state.items[member], candidate, state.groups)
+        return _issue(state, now, "evaluate_group", generation=state.generation + 1, group_no=state.groups)
+    if attempts[-1].generation == 0:
+        return _issue(state, now, "snapshot", generation=state.generation + 1, group_no=state.groups)
+    closed: list[ev.Payload] = []
+    for item_id, attempt in zip(state.group, attempts, strict=True):
+        assert attempt.applied is not None and attempt.evaluated is not None
+        diagnosis = triage.of_evaluation(attempt.applied, attempt.evaluated, state.policy)
+        ended = _attempt_ended(state, item_id, attempt, ev.Ending.KEPT, diagnosis)
+        closed += [ended, *_close_kept(state.items[item_id], replace(attempt, detail=diagnosis.detail))]
+    return tuple(closed)
+
+
+def _dissolve(state: RunState, now: float, attempts: Sequence[Attempt], why: str) -> Payloads:
+    """The machine goes back to before the group, and its items into the queue, each to be tried by itself."""
+    restored = attempts[-1].restored
+    if restored is None:
+        return _issue(state, now, "restore", generation=state.generation, force=True, group_no=state.groups)
+    if state.booted:
+        return _issue(state, now, "check_health", generation=state.seq)
+    diagnosis = Diagnosis(mode=CoreMode.GROUP_REVERTED, response=Response.REVERT, detail=why)
+    ending = ev.Ending.REVERTED if restored.restored else ev.Ending.UNCHANGED
+    pairs = zip(state.group, attempts, strict=True)
+    return tuple(_attempt_ended(state, item_id, attempt, ending, diagnosis) for item_id, attempt in pairs)
 
 
 def _escalate(state: RunState, item: ItemState) -> Payloads:

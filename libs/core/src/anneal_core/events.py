@@ -44,6 +44,8 @@ class Limits(Frozen):
     repair_rounds: int = 1
     # Times that a command is given out again after a retryable failure or a missed deadline.
     command_tries: int = 3
+    # Recalled scripts that are applied one after the other and judged together; 1: each by itself.
+    max_group: int = 1
 
 
 class Spec(Frozen):
@@ -78,6 +80,8 @@ class CommandIssued(Frozen):
     attempt: int = 0
     generation: int = 0
     force: bool = False
+    # The command is for the open group of this number; 0: for one item, or for the run.
+    group: int = 0
     deadline: float
     try_no: int = 1
 
@@ -106,6 +110,8 @@ class AttemptStarted(Frozen):
     item_id: str
     attempt: int
     candidate: str
+    # Number of the group that the attempt is part of; 0: none.
+    group: int = 0
 
 
 class AttemptEnded(Frozen):

@@ -7,9 +7,11 @@ from typing import Any
 from anneal_contracts.work import (
     Acquired,
     Applied,
+    CoreMode,
     Discovered,
     Evaluated,
     Failed,
+    GroupEvaluated,
     Health,
     HealthChecked,
     Outcome,
@@ -31,7 +33,7 @@ from anneal_core.machine import IllegalEvent, next_phase
 from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
 
 # Commands that count as a step when they are given out; model turns count by the calls they made.
-STEP_KINDS = frozenset({"discover", "apply", "undo", "evaluate", "verify"})
+STEP_KINDS = frozenset({"discover", "apply", "undo", "evaluate", "evaluate_group", "verify"})
 # Commands that run beside the main line.
 BACKGROUND = frozenset({"reflect"})
 
@@ -111,6 +113,11 @@ def _gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> Ru
         lost = Health(reachable=False, detail=text)
         result = Evaluated(command_id=cid, outcome=Outcome.ERROR, health=lost, worse=(note,))
         return _evaluated(state, pending, result, at)
+    if pending.kind == "evaluate_group":
+        lost = Health(reachable=False, detail=text)
+        found = Evaluated(command_id=cid, outcome=Outcome.ERROR, health=lost, worse=(note,))
+        results = GroupEvaluated(command_id=cid, items=dict.fromkeys(state.group, found))
+        return _group_evaluated(state, pending, results, at)
     if pending.kind == "propose":
         return _proposed(state, pending, Proposed(command_id=cid, mode=failed.reason, detail=failed.message), at)
     if pending.kind == "reflect":
@@ -176,15 +183,18 @@ def _with_attempt(state: RunState, item_id: str, **changes: Any) -> RunState:
 
 
 def _timed(state: RunState, pending: Pending, part: str, took_s: float, at: float) -> RunState:
-    """Adds what the supervisor waited, and what the doer says it took, to the attempt's parts."""
-    item = state.items.get(pending.item_id)
-    attempt = item.open_attempt if item else None
-    if attempt is None:
-        return state
-    waited = max(0.0, at - pending.issued_at)
-    parts = {**attempt.parts, part: round(attempt.parts.get(part, 0.0) + waited, 6)}
-    inner = {**attempt.inner, part: round(attempt.inner.get(part, 0.0) + took_s, 6)}
-    return _with_attempt(state, pending.item_id, parts=parts, inner=inner)
+    """Adds what the supervisor waited, and what the doer says it took, to the attempt's parts; a group shares them."""
+    item_ids = state.group if pending.group else (pending.item_id,)
+    waited = max(0.0, at - pending.issued_at) / len(item_ids)
+    for item_id in item_ids:
+        item = state.items.get(item_id)
+        attempt = item.open_attempt if item else None
+        if attempt is None:
+            continue
+        parts = {**attempt.parts, part: round(attempt.parts.get(part, 0.0) + waited, 6)}
+        inner = {**attempt.inner, part: round(attempt.inner.get(part, 0.0) + took_s / len(item_ids), 6)}
+        state = _with_attempt(state, item_id, parts=parts, inner=inner)
+    return state
 
 
 def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunState:
@@ -194,10 +204,14 @@ def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunSta
         candidate = next((c for c in item.ladder if c.hash == p.candidate), None)
         if candidate is None:
             raise IllegalEvent(f"{p.candidate} is no rung of {p.item_id}")
-        attempt = Attempt(number=p.attempt, candidate=candidate, started_at=at)
+        attempt = Attempt(number=p.attempt, candidate=candidate, started_at=at, group=p.group)
         return replace(item, state=ev.ItemStateName.ACTIVE, attempts=(*item.attempts, attempt))
 
-    return replace(_with_item(state, p.item_id, change), active=p.item_id)
+    if p.group != (state.groups if state.group else p.group and state.groups + 1):
+        raise IllegalEvent(f"attempt {p.attempt} at {p.item_id} is not of the open group")
+    group = (*state.group, p.item_id) if p.group else ()
+    state = replace(_with_item(state, p.item_id, change), active=p.item_id)
+    return replace(state, group=group, groups=max(state.groups, p.group))
 
 
 def _applied(state: RunState, pending: Pending, r: Applied, at: float) -> RunState:
@@ -221,13 +235,28 @@ def _evaluated(state: RunState, pending: Pending, r: Evaluated, at: float) -> Ru
     return _with_attempt(state, pending.item_id, evaluated=r)
 
 
+def _group_evaluated(state: RunState, pending: Pending, r: GroupEvaluated, at: float) -> RunState:
+    if set(r.items) != set(state.group):
+        raise IllegalEvent(f"verdicts for {len(r.items)} items, and the group has {len(state.group)}")
+    state = _timed(state, pending, "evaluate", r.took_s, at)
+    for item_id, evaluated in r.items.items():
+        state = _with_attempt(state, item_id, evaluated=evaluated)
+    return state
+
+
 def _snapshotted(state: RunState, pending: Pending, r: Snapshotted, at: float) -> RunState:
     state = replace(_timed(state, pending, "keep", r.took_s, at), generation=r.generation, settled=False)
-    return _with_attempt(state, pending.item_id, generation=r.generation) if pending.item_id else state
+    for item_id in state.group if pending.group else (pending.item_id,) if pending.item_id else ():
+        state = _with_attempt(state, item_id, generation=r.generation)
+    return state
 
 
 def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunState:
     state = replace(_timed(state, pending, "revert", r.took_s, at), booted=state.booted or r.restored)
+    if pending.group:
+        for item_id in state.group:
+            state = _with_attempt(state, item_id, restored=r)
+        return state
     if not pending.item_id:
         return replace(state, settled=True)
     attempt = state.items[pending.item_id].open_attempt
@@ -287,9 +316,14 @@ def _released(state: RunState, _p: Pending, _r: Released, _at: float) -> RunStat
 
 
 def _attempt_ended(state: RunState, p: ev.AttemptEnded, at: float) -> RunState:
-    return _with_attempt(
+    state = _with_attempt(
         state, p.item_id, ending=p.ending, mode=p.mode, detail=p.detail, generation=p.generation, ended_at=at
     )
+    state = replace(state, group=tuple(i for i in state.group if i != p.item_id))
+    if p.mode != CoreMode.GROUP_REVERTED:
+        return state
+    state = _with_item(state, p.item_id, lambda i: replace(i, state=ev.ItemStateName.QUEUED))
+    return replace(state, active="" if state.active == p.item_id else state.active)
 
 
 def _item_closed(state: RunState, p: ev.ItemClosed, _at: float) -> RunState:
@@ -327,6 +361,7 @@ _RESULT_OF: dict[str, type] = {
     "apply": Applied,
     "undo": Applied,
     "evaluate": Evaluated,
+    "evaluate_group": GroupEvaluated,
     "restore": Restored,
     "check_health": HealthChecked,
     "reflect": Reflected,
@@ -343,6 +378,7 @@ _RESULTS: dict[type, Callable[[RunState, Pending, Any, float], RunState]] = {
     Proposed: _proposed,
     Applied: _applied,
     Evaluated: _evaluated,
+    GroupEvaluated: _group_evaluated,
     Restored: _restored,
     HealthChecked: _health_checked,
     Reflected: _reflected,

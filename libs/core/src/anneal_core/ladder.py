@@ -2,12 +2,17 @@
 
 from anneal_contracts.work import Candidate, CoreMode, FixSource, Mutability
 
-from anneal_core.state import ItemState, RunState
+from anneal_core.state import Attempt, ItemState, RunState
+
+
+def own_attempts(item: ItemState) -> tuple[Attempt, ...]:
+    """The attempts that say something of the item; one taken back with its group does not."""
+    return tuple(a for a in item.attempts if a.mode != CoreMode.GROUP_REVERTED)
 
 
 def tried(item: ItemState) -> frozenset[str]:
     """Hashes of the actions that already had their attempt."""
-    return frozenset(a.candidate.hash for a in item.attempts)
+    return frozenset(a.candidate.hash for a in own_attempts(item))
 
 
 def obstacle(candidate: Candidate, *, can_snapshot: bool) -> str:
@@ -40,7 +45,7 @@ def fruitless_turns(item: ItemState) -> int:
 
 def tries_used(item: ItemState) -> int:
     """What counts against the item's limit of attempts."""
-    return len(item.attempts) + fruitless_turns(item)
+    return len(own_attempts(item)) + fruitless_turns(item)
 
 
 def gaps(item: ItemState) -> int:
@@ -53,9 +58,9 @@ def why_stuck(state: RunState, item: ItemState) -> str:
     if item.detail.missing_input:
         return f"{CoreMode.MISSING_INPUT}: {item.detail.missing_input}"
     told = []
-    if item.attempts:
-        tries = ", ".join(f"{a.candidate.title} ({a.mode})" for a in item.attempts)
-        told.append(f"{len(item.attempts)} of {state.limits.max_attempts} attempts failed: {tries}")
+    if attempts := own_attempts(item):
+        tries = ", ".join(f"{a.candidate.title} ({a.mode})" for a in attempts)
+        told.append(f"{len(attempts)} of {state.limits.max_attempts} attempts failed: {tries}")
     if fruitless := fruitless_turns(item):
         last = item.proposals[-1]
         refused = last.candidate.policy if last.candidate else ""

@@ -18,6 +18,7 @@ TRANSITIONS: dict[str, tuple[frozenset[Phase], Phase | None]] = {
     "apply": (_WORKING, Phase.EXECUTING),
     "undo": (_WORKING, Phase.RECOVERING),
     "evaluate": (frozenset({Phase.EXECUTING, Phase.VALIDATING}), Phase.VALIDATING),
+    "evaluate_group": (frozenset({Phase.EXECUTING, Phase.VALIDATING}), Phase.VALIDATING),
     "restore": (_WORKING, Phase.RECOVERING),
     "check_health": (frozenset({Phase.RECOVERING}), None),
     "reflect": (_ANY, None),

@@ -51,6 +51,7 @@ class Pending:
     attempt: int
     generation: int
     force: bool
+    group: int
     deadline: float
     try_no: int
     issued_at: float
@@ -63,6 +64,7 @@ class Attempt:
     number: int
     candidate: Candidate
     started_at: float
+    group: int = 0
     applied: Applied | None = None
     # Times that the action was found cut off and the target put back to apply it anew.
     interruptions: int = 0
@@ -146,6 +148,9 @@ class RunState:
     recorded: bool = False
     released: bool = False
     active: str = ""
+    # Items of the open group in the order of their attempts, and how many groups there were.
+    group: tuple[str, ...] = ()
+    groups: int = 0
     model_may: str = "none"
     artifacts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

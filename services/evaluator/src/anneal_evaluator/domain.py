@@ -11,6 +11,8 @@ from anneal_contracts.work import (
     Discovered,
     Evaluate,
     Evaluated,
+    EvaluateGroup,
+    GroupEvaluated,
     Health,
     HealthChecked,
     ItemDetail,
@@ -49,6 +51,7 @@ class Evaluations:
         return {
             "discover": self.discover,
             "evaluate": self.evaluate,
+            "evaluate_group": self.evaluate_group,
             "verify": self.verify,
             "check_health": self.check_health,
         }
@@ -71,44 +74,59 @@ class Evaluations:
 
     async def evaluate(self, command: Evaluate) -> Result:
         """Reach, health and verdict, looked at side by side. A machine that got worse has no verdict."""
+        found = await self._look(command, (command.item_id,))
+        return found[command.item_id]
+
+    async def evaluate_group(self, command: EvaluateGroup) -> Result:
+        """One look at the machine, and a verdict for each item of a group."""
+        return GroupEvaluated(command_id=command.command_id, items=await self._look(command, command.item_ids))
+
+    async def _look(self, command: Evaluate | EvaluateGroup, item_ids: Sequence[str]) -> dict[str, Evaluated]:
+        """What is found of each item: the verdicts beside one look at reach and health."""
         try:
             ctx = await self._bench.context(command)
             health, judged = await asyncio.gather(
-                self._health(command.skill, ctx), self._verdict(command, ctx), return_exceptions=True
+                self._health(command.skill, ctx), self._verdicts(command.skill, item_ids, ctx), return_exceptions=True
             )
         except TargetUnreachable as e:
-            return self._lost(command, str(e))
+            return dict.fromkeys(item_ids, self._lost(command, str(e)))
         if isinstance(health, BaseException):
             raise health
         if got_worse := worse(command.health_before, health):
-            return Evaluated(
+            found = Evaluated(
                 command_id=command.command_id,
                 outcome=Outcome.OTHER,
                 health=health,
                 worse=got_worse,
                 evidence=health.detail,
             )
+            return dict.fromkeys(item_ids, found)
         if isinstance(judged, TargetUnreachable):
-            return self._lost(command, str(judged))
+            return dict.fromkeys(item_ids, self._lost(command, str(judged)))
         if isinstance(judged, BaseException):
             raise judged
-        judgement, took_s = judged
-        return Evaluated(
-            command_id=command.command_id,
-            outcome=judgement.outcome,
-            health=health,
-            evidence=judgement.evidence,
-            skill_mode=judgement.mode,
-            parts={"health": health.took_s, "verdict": took_s},
-        )
+        return {
+            item_id: Evaluated(
+                command_id=command.command_id,
+                outcome=judgement.outcome,
+                health=health,
+                evidence=judgement.evidence,
+                skill_mode=judgement.mode,
+                parts={"health": health.took_s, "verdict": took_s},
+            )
+            for item_id, (judgement, took_s) in judged.items()
+        }
 
-    async def _verdict(self, command: Evaluate, ctx: Context) -> tuple[Judgement, float]:
-        """The skill's word and the seconds it took."""
-        started = time.monotonic()
-        judged = await self._bench.skill(command.skill).runtime.evaluator.evaluate(ctx, command.item_id)
-        return judged, round(time.monotonic() - started, 6)
+    async def _verdicts(self, skill: str, item_ids: Sequence[str], ctx: Context) -> dict[str, tuple[Judgement, float]]:
+        """The skill's word on each item and the seconds it took, one after the other."""
+        found = {}
+        for item_id in item_ids:
+            started = time.monotonic()
+            judged = await self._bench.skill(skill).runtime.evaluator.evaluate(ctx, item_id)
+            found[item_id] = (judged, round(time.monotonic() - started, 6))
+        return found
 
-    def _lost(self, command: Evaluate, detail: str) -> Evaluated:
+    def _lost(self, command: Evaluate | EvaluateGroup, detail: str) -> Evaluated:
         health = Health(reachable=False, detail=detail)
         return Evaluated(
             command_id=command.command_id,

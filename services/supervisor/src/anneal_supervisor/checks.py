@@ -63,7 +63,7 @@ def limits_of(spec: pb.RunSpec, settings: SupervisorSettings) -> ev.Limits:
         raise InvalidArgument("cannot be combined with item_ids", field="limit")
     if len(spec.tailoring) > _MAX_TAILORING:
         raise InvalidArgument(f"may have {_MAX_TAILORING} bytes at the most", field="tailoring")
-    return ev.Limits(time_budget_s=budget, max_attempts=attempts, max_steps=steps)
+    return ev.Limits(time_budget_s=budget, max_attempts=attempts, max_steps=steps, max_group=settings.max_group)
 
 
 def _exclusions(given: Sequence[pb.Exclusion]) -> dict[str, str]:

@@ -27,6 +27,13 @@ class SupervisorSettings(ServiceSettings):
         le=3600,
         description="Lease of a target in seconds, renewed at a third of it; a run outlives a restart of everything.",
     )
+    max_group: int = Field(
+        default=16,
+        ge=1,
+        le=100,
+        description="Recalled scripts that are judged and kept together; 1: each by itself. More saves little: the "
+        "look at the machine is then a small part, and a group that fails is tried again one by one.",
+    )
     max_steps: int = Field(default=5000, ge=10, le=1_000_000, description="Cap of steps of a run that names none.")
     max_time_s: float = Field(
         default=86_400.0, ge=10, description="Longest time budget in seconds that a run may ask for."

@@ -149,7 +149,8 @@ def _action(c: Candidate) -> pb.Action:
 
 
 def _attempt(a: Attempt) -> pb.Attempt:
-    took = max(0.0, a.ended_at - a.started_at) if a.ended_at else sum(a.parts.values())
+    # A group's member waits for the others: its own time is what its parts took.
+    took = max(0.0, a.ended_at - a.started_at) if a.ended_at and not a.group else sum(a.parts.values())
     waited, worked = sum(a.parts.values()), sum(a.inner.values())
     message = pb.Attempt(
         number=a.number,
@@ -161,6 +162,7 @@ def _attempt(a: Attempt) -> pb.Attempt:
         exit_code=a.applied.exit_code if a.applied else 0,
         output=a.applied.output if a.applied else "",
         generation=a.generation,
+        group=a.group,
         parts={**a.inner, "overhead": round(max(0.0, took - worked, waited - worked), 6)},
     )
     message.took.FromMilliseconds(int(took * 1000))

@@ -35,6 +35,7 @@ _MODES = {
     "contract_violation": "the model's answer broke its contract",
     "missing_input": "something is missing that only a person can give",
     "target_unreachable": "the target did not answer",
+    "group_reverted": "a script of its group failed, so all of the group was taken back and tried one by one",
     "budget_exhausted": "a budget was used up",
     "false_negative": "the check passes although the script reported noise",
 }

@@ -25,6 +25,7 @@ _VERBS = {
     "restore": "reverting",
     "apply": "applying",
     "evaluate": "evaluating",
+    "evaluate_group": "evaluating together",
     "propose": "the model writes",
     "reflect": "the model reflects",
     "verify": "full re-scan",

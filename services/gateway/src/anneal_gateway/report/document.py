@@ -92,14 +92,32 @@ def _score(run: pb.Run) -> dict[str, Any]:
 
 
 def _memory(run: pb.Run, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What earlier runs were worth: scripts that worked again, and known failures that were not repeated."""
+    """What earlier runs were worth: scripts that worked again, together, and known failures that were not repeated."""
+    items = list(items)
     recalled = sum(item["rung"] == "recalled" for item in items)
     return {
         "recalled_anything": run.recalled_anything,
         "fixed_by_recalled": recalled,
         "known_failures_skipped": run.banned_skips,
-        "steps_saved": run.banned_skips * STEPS_PER_ATTEMPT,
+        "groups": len(_groups(items)),
+        "steps_saved": run.banned_skips * STEPS_PER_ATTEMPT + sum(map(_saved, _groups(items).values())),
     }
+
+
+def _groups(items: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    """The attempts that were judged together, by the number of their group."""
+    groups: dict[int, list[Mapping[str, Any]]] = {}
+    for item in items:
+        for attempt in item["story"]:
+            if attempt["group"]:
+                groups.setdefault(attempt["group"], []).append(attempt)
+    return groups
+
+
+def _saved(members: list[Mapping[str, Any]]) -> int:
+    """Steps that a group saved: all evaluations but one; what a group that was taken back had cost is lost."""
+    kept = all(attempt["ending"] == "kept" for attempt in members)
+    return len(members) - 1 if kept else -len(members) - 1
 
 
 def _limits(spec: pb.RunSpec) -> dict[str, Any]:
@@ -162,6 +180,7 @@ def _attempt(attempt: pb.Attempt) -> dict[str, Any]:
         "seconds": attempt.took.ToMilliseconds() / 1000,
         "parts": {name: round(seconds, 4) for name, seconds in sorted(attempt.parts.items())},
         "generation": attempt.generation,
+        "group": attempt.group,
     }
 
 

@@ -30,6 +30,7 @@ _MODES: Mapping[str, str] = {
     "contract_violation": "the model gave no answer that keeps its contract",
     "missing_input": "something is missing that only a person can supply",
     "target_unreachable": "the target did not answer",
+    "group_reverted": "a script of its group failed, so all of the group was taken back and tried one by one",
     "budget_exhausted": "the budget was used up",
     "model_unavailable": "the model could not be reached",
 }

@@ -389,6 +389,7 @@ class Attempt(_message.Message):
     TOOK_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     ending: _builtins.str
     """kept, reverted, unchanged or refused."""
@@ -399,6 +400,8 @@ class Attempt(_message.Message):
     exit_code: _builtins.int
     output: _builtins.str
     generation: _builtins.int
+    group: _builtins.int
+    """Number of the group of recalled scripts that it was judged and kept with; 0: judged by itself."""
     @_builtins.property
     def action(self) -> Global___Action: ...
     @_builtins.property
@@ -421,10 +424,11 @@ class Attempt(_message.Message):
         took: _duration_pb2.Duration | None = ...,
         generation: _builtins.int = ...,
         parts: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        group: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "ending", b"ending", "evidence", b"evidence", "exit_code", b"exit_code", "failure_mode", b"failure_mode", "generation", b"generation", "number", b"number", "outcome", b"outcome", "output", b"output", "parts", b"parts", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "ending", b"ending", "evidence", b"evidence", "exit_code", b"exit_code", "failure_mode", b"failure_mode", "generation", b"generation", "group", b"group", "number", b"number", "outcome", b"outcome", "output", b"output", "parts", b"parts", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

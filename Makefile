@@ -57,7 +57,7 @@ fmt: setup ## Format the code (1 s)
 	@ruff check --fix -q $(PY_SOURCES); ruff format -q $(PY_SOURCES)
 
 .PHONY: bench
-bench: setup lab-build ## Run all benchmarks, or one: make bench NAME=verdict (8 min in all)
+bench: setup lab-build ## Run all benchmarks, or one: make bench NAME=verdict (10 min in all)
 	@python -m bench $(NAME)
 
 .PHONY: lab-build lab-up lab-down lab-reset lab-status lab-ssh

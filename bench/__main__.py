@@ -17,6 +17,7 @@ BENCHMARKS = {
     "verdict": "one rule's verdict, against stock oscap (2 min)",
     "start": "cold and warm start of anneal dev, memory by process (2 min)",
     "attempt": "where the time of an attempt goes, in a real run (1.5 min)",
+    "harness": "what an attempt costs beside target and model: stubs, all else real (1.5 min)",
     "snapshot": "snapshot and revert, by the lab and through checkpoint (2.5 min)",
 }
 

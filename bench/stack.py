@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,19 +72,24 @@ def data_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def dev(home: Path, *options: str) -> Iterator[Running]:
-    """Runs `anneal dev` with these options until the block ends. Raises BenchError where it does not get ready."""
+def dev(
+    home: Path, *options: str, module: str = "anneal_cli", skills: Path = ROOT / "skills", env: Mapping[str, str] = {}
+) -> Iterator[Running]:
+    """Runs `anneal dev` with these options until the block ends. Raises BenchError where it does not get ready.
+
+    module: what stands for the command line; env: beside our own environment.
+    """
     anneal = Anneal(home=home, base=_free_base())
-    arguments = ["dev", "--json", "--port-base", str(anneal.base), "--skills-dir", str(ROOT / "skills"), *options]
+    arguments = ["dev", "--json", "--port-base", str(anneal.base), "--skills-dir", str(skills), *options]
     complaint = home / "bench-dev.err"
     began = time.monotonic()
     with complaint.open("w") as errors:
         # A session of its own: Ctrl-C reaches us alone, and we end it in order.
         child = subprocess.Popen(
-            [sys.executable, "-m", "anneal_cli", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "ANNEAL_HOME": str(home)},
+            env={**os.environ, **env, "ANNEAL_HOME": str(home)},
             start_new_session=True,
         )
     try:

@@ -23,7 +23,7 @@ from anneal_runtime.clock import Clock
 from anneal_runtime.errors import AnnealError, DeadlineExceeded, Internal, InvalidArgument, TargetUnreachable
 from pydantic import TypeAdapter, ValidationError
 
-from anneal_skillkit.interfaces import Context, TargetSession
+from anneal_skillkit.interfaces import Context, Sessions, TargetSession
 from anneal_skillkit.loader import Skill, SkillSet
 from anneal_skillkit.ssh import SessionPool
 from anneal_skillkit.thrift import give_back
@@ -47,7 +47,7 @@ Handler = Callable[[Any], Awaitable[Result]]
 
 
 class Workbench:
-    """What a command's handler works with."""
+    """What a command's handler works with. sessions: how targets are reached; SSH where none is given."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Workbench:
         supervisor: grpc.aio.Channel,
         checkpoint: grpc.aio.Channel,
         clock: Clock,
+        sessions: Sessions | None = None,
     ) -> None:
         self.skills = skills
         self.clock = clock
@@ -65,7 +66,7 @@ class Workbench:
         self.supervisor: SupervisorServiceAsyncStub = SupervisorServiceStub(supervisor)
         self.checkpoint: CheckpointServiceAsyncStub = CheckpointServiceStub(checkpoint)
         self._cache = cache
-        self._sessions = SessionPool()
+        self._sessions: Sessions = sessions or SessionPool()
         self._blobs: dict[str, bytes] = {}
 
     async def close(self) -> None:

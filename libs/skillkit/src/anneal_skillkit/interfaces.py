@@ -63,6 +63,22 @@ class TargetSession(Protocol):
     async def close(self) -> None: ...
 
 
+class Sessions(Protocol):
+    """Where a process gets its sessions: one long-lived connection a target."""
+
+    async def get(self, access: TargetAccess) -> TargetSession:
+        """The live session of a target, opened when needed. Raises TargetUnreachable, HostKeyChanged and the like."""
+        ...
+
+    async def drop(self, access: TargetAccess) -> None:
+        """Forgets a session that no longer answers."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every session."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What every call of a skill gets. cache is a folder of the service's own that may vanish between calls."""

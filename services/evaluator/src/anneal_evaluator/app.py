@@ -7,6 +7,7 @@ from anneal_runtime import rpc
 from anneal_runtime.bus import EVENTS, WORK, Bus, Message
 from anneal_runtime.clock import SystemClock
 from anneal_skillkit.bench import Workbench
+from anneal_skillkit.interfaces import Sessions
 from anneal_skillkit.loader import discover_skills
 
 from anneal_evaluator.api import EvaluatorApi
@@ -20,10 +21,11 @@ ACK_WAIT_S = 6.0
 
 
 class EvaluatorApp:
-    """Start order: store, skills, bus, door, consumer; stop is the reverse."""
+    """Start order: store, skills, bus, door, consumer; stop is the reverse. sessions: given by benchmarks alone."""
 
-    def __init__(self, settings: EvaluatorSettings) -> None:
+    def __init__(self, settings: EvaluatorSettings, sessions: Sessions | None = None) -> None:
         self._settings = settings
+        self._sessions = sessions
         self._token = settings.auth_token.get_secret_value()
         self._channels = [rpc.channel(a, self._token) for a in (settings.supervisor_addr, settings.checkpoint_addr)]
         self._store: BaselineStore | None = None
@@ -43,7 +45,12 @@ class EvaluatorApp:
         skills = await asyncio.to_thread(discover_skills, s.skills_dir, cache=cache)
         self._store = store = await BaselineStore.open(s.postgres_dsn)
         self._bench = bench = Workbench(
-            skills=skills, cache=cache, supervisor=self._channels[0], checkpoint=self._channels[1], clock=SystemClock()
+            skills=skills,
+            cache=cache,
+            supervisor=self._channels[0],
+            checkpoint=self._channels[1],
+            clock=SystemClock(),
+            sessions=self._sessions,
         )
         self._bus = await Bus.connect(s.nats_url, self._token, name="evaluator")
         await self._bus.ensure_streams(WORK, EVENTS)

@@ -9,6 +9,7 @@ from anneal_runtime import rpc
 from anneal_runtime.bus import EVENTS, WORK, Bus, Message
 from anneal_runtime.clock import SystemClock
 from anneal_skillkit.bench import Handler, Workbench
+from anneal_skillkit.interfaces import Sessions
 from anneal_skillkit.loader import discover_skills
 
 from anneal_worker.actions import Actions
@@ -24,10 +25,14 @@ ACK_WAIT_S = 6.0
 
 
 class WorkerApp:
-    """Start order: skills, bus, door, consumers (one a class of work); stop is the reverse."""
+    """Start order: skills, bus, door, consumers (one a class of work); stop is the reverse.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    sessions: given by benchmarks alone.
+    """
+
+    def __init__(self, settings: WorkerSettings, sessions: Sessions | None = None) -> None:
         self._settings = s = settings
+        self._sessions = sessions
         self._token = s.auth_token.get_secret_value()
         addresses = (s.supervisor_addr, s.checkpoint_addr, s.memory_addr)
         self._channels = [rpc.channel(a, self._token) for a in addresses]
@@ -47,7 +52,12 @@ class WorkerApp:
         cache = s.home / "cache" / "skills"
         skills = await asyncio.to_thread(discover_skills, s.skills_dir, cache=cache)
         self._bench = bench = Workbench(
-            skills=skills, cache=cache, supervisor=self._channels[0], checkpoint=self._channels[1], clock=SystemClock()
+            skills=skills,
+            cache=cache,
+            supervisor=self._channels[0],
+            checkpoint=self._channels[1],
+            clock=SystemClock(),
+            sessions=self._sessions,
         )
         self._bus = await Bus.connect(s.nats_url, self._token, name="worker")
         await self._bus.ensure_streams(WORK, EVENTS)

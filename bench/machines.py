@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from anneal_contracts.work import TargetAccess
+from anneal_contracts.facts import TargetAccess
 from anneal_lab import Lab
 from anneal_lab.sshkeys import ssh_argv
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from anneal_contracts.work import Outcome
+from anneal_contracts.facts import Outcome
 from anneal_skillkit.interfaces import Context
 from anneal_skillkit.loader import Skill, load_skill
 from anneal_skillkit.ssh import connect

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from anneal_contracts.work import DeclaredMode
+from anneal_contracts.facts import DeclaredMode
 from anneal_skillkit.interfaces import Checkpoint, Context, Evaluator, Executor, WorkQueue
 from anneal_skillkit.loader import SkillSpec
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from anneal_contracts.work import Outcome
+from anneal_contracts.facts import Outcome
 from anneal_runtime.errors import InvalidArgument, NotFound
 
 from stig_rhel9.content import Content, ContentStore, Rule

@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from anneal_contracts.work import Health, Outcome
+from anneal_contracts.facts import Health, Outcome
 from anneal_runtime.errors import FailedPrecondition, TargetUnreachable
 from anneal_skillkit.interfaces import Context, FullScan, Judgement, TargetSession
 from anneal_skillkit.manifest import Manifest

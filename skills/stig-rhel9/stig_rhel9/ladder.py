@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import yaml
-from anneal_contracts.work import Action, FixSource, ItemDetail
+from anneal_contracts.facts import Action, FixSource, ItemDetail
 from anneal_runtime.errors import InvalidArgument
 from anneal_skillkit.ansible_run import missing_modules, run_ansible
 from anneal_skillkit.effects import run_effect

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from anneal_contracts.work import ItemDetail, Outcome
+from anneal_contracts.facts import ItemDetail, Outcome
 from anneal_runtime.errors import InvalidArgument
 from anneal_skillkit.interfaces import Context, Discovery
 from anneal_skillkit.manifest import Manifest

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from xml.parsers import expat
 
-from anneal_contracts.work import Outcome, ScoreCounts
+from anneal_contracts.facts import Outcome, ScoreCounts
 from anneal_runtime.errors import FailedPrecondition
 from lxml import etree
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from anneal_contracts.work import Outcome
+from anneal_contracts.facts import Outcome
 from anneal_runtime.errors import DeadlineExceeded, FailedPrecondition
 from anneal_skillkit.interfaces import ExecResult, TargetSession
 

@@ -10,8 +10,9 @@ import httpx
 import psutil
 import pytest
 import pytest_asyncio
+from anneal_contracts.facts import ItemDetail
 from anneal_contracts.roles import PLAIN_WORDS
-from anneal_contracts.work import ItemDetail, Reflect
+from anneal_contracts.work import Reflect
 from anneal_gateway.app import GatewayApp
 from anneal_gateway.settings import GatewaySettings
 from anneal_runtime.settings import load

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from anneal_lab import Lab
 
 from tests.support.stack import Anneal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from anneal_contracts.work import TargetAccess
+from anneal_contracts.facts import TargetAccess
 from anneal_lab import Lab
 from anneal_skillkit.ansible_run import close_helper
 from anneal_skillkit.interfaces import Context

@@ -4,7 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
-from anneal_contracts.work import Action, FixSource, Health, Outcome
+from anneal_contracts.facts import (
+    Action,
+    FixSource,
+    Health,
+    Outcome,
+)
 from anneal_skillkit.effects import run_effect
 from anneal_skillkit.policy import decide
 

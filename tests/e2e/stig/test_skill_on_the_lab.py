@@ -5,7 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from anneal_contracts.work import Action, FixSource, ItemDetail, Outcome
+from anneal_contracts.facts import (
+    Action,
+    FixSource,
+    ItemDetail,
+    Outcome,
+)
 from anneal_runtime.errors import FailedPrecondition
 from anneal_skillkit.effects import Finished, read_markers, run_effect
 from anneal_skillkit.policy import decide

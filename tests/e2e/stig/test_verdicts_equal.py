@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
-from anneal_contracts.work import FixSource, Outcome
+from anneal_contracts.facts import FixSource, Outcome
 from anneal_skillkit.policy import decide
 
 from .conftest import Box

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from anneal_contracts.facts import FixSource, ItemDetail
 from anneal_contracts.roles import MODEL_UNAVAILABLE, May
-from anneal_contracts.work import FixSource, ItemDetail, PastAttempt, Propose, Reflect
+from anneal_contracts.work import PastAttempt, Propose, Reflect
 from anneal_runtime.errors import Unauthenticated, Unavailable
 from anneal_worker.roles import ModelDoor, propose, reflect
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from anneal_contracts.work import CoreMode
+from anneal_contracts.facts import CoreMode
 from anneal_core import machine, triage
 from anneal_core.events import Ending, ItemStateName, Limits
 from anneal_core.state import Phase

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-from anneal_contracts.work import Applied, Failed, Health, Mutability, Outcome, Released
+from anneal_contracts.facts import Health, Mutability, Outcome
+from anneal_contracts.work import Applied, Failed, Released
 from anneal_core import chain
 from anneal_core import events as ev
 from anneal_core.decide import decide

@@ -3,7 +3,14 @@
 from typing import Any
 
 import pytest
-from anneal_contracts.work import Applied, Candidate, Failed, FixSource, GroupEvaluated, Outcome, Result
+from anneal_contracts.facts import FixSource, Outcome
+from anneal_contracts.work import (
+    Applied,
+    Candidate,
+    Failed,
+    GroupEvaluated,
+    Result,
+)
 from anneal_core import chain
 from anneal_core import events as ev
 from anneal_core.evolve import evolve

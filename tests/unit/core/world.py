@@ -5,20 +5,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anneal_contracts.canonical import digest, sha256_hex
+from anneal_contracts.facts import (
+    FixSource,
+    Health,
+    ItemDetail,
+    Mutability,
+    Outcome,
+    ScoreCounts,
+    SkillPolicy,
+    TargetAccess,
+)
 from anneal_contracts.work import (
     Acquired,
     Applied,
     Candidate,
     Discovered,
     Evaluated,
-    FixSource,
     GroupEvaluated,
-    Health,
     HealthChecked,
-    ItemDetail,
     Ladder,
-    Mutability,
-    Outcome,
     Planned,
     Proposed,
     Recorded,
@@ -26,10 +31,7 @@ from anneal_contracts.work import (
     Released,
     Restored,
     Result,
-    ScoreCounts,
-    SkillPolicy,
     Snapshotted,
-    TargetAccess,
     Verified,
 )
 from anneal_core import chain

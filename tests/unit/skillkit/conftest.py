@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncssh
 import pytest
-from anneal_contracts.work import TargetAccess
+from anneal_contracts.facts import TargetAccess
 from anneal_skillkit import effects
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from anneal_contracts.work import Action, FixSource, Mutability
+from anneal_contracts.facts import Action, FixSource, Mutability
 from anneal_skillkit.policy import decide, rules
 
 CORPUS = yaml.safe_load(Path(__file__).with_name("policy_corpus.yaml").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from anneal_contracts.work import Health
+from anneal_contracts.facts import Health
 from anneal_evaluator.domain import worse
 from anneal_skillkit.interfaces import Context, ExecResult, TargetSession
 from anneal_skillkit.loader import Skill, load_skill

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from anneal_contracts.work import FixSource, Outcome
+from anneal_contracts.facts import FixSource, Outcome
 from anneal_runtime.errors import InvalidArgument, NotFound
 from anneal_skillkit.interfaces import Context, TargetSession
 from anneal_skillkit.loader import Skill
@@ -143,7 +143,7 @@ def test_a_broken_curated_fix_names_the_file_and_the_field(skill: Skill, tmp_pat
     "folder", sorted((Path(__file__).parents[3] / "skills/stig-rhel9/fixes").glob("*/")), ids=lambda p: p.name
 )
 def test_every_curated_fix_is_whole_and_passes_the_gate(skill: Skill, folder: Path) -> None:
-    from anneal_contracts.work import Action
+    from anneal_contracts.facts import Action
     from anneal_skillkit.policy import decide
     from stig_rhel9.ladder import read_meta
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from anneal_contracts.work import Outcome
+from anneal_contracts.facts import Outcome
 from anneal_runtime.errors import FailedPrecondition
 from anneal_skillkit.loader import Skill
 

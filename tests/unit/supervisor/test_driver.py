@@ -6,7 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from anneal_contracts.work import Applied, Failed, Result, Snapshotted
+from anneal_contracts.work import (
+    Applied,
+    Failed,
+    Result,
+    Snapshotted,
+)
 from anneal_core.chain import Event
 from anneal_core.decide import decide
 from anneal_core.state import Pending, RunState

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from anneal_contracts.work import Action, Applied, Apply, FixSource
+from anneal_contracts.facts import Action, FixSource
+from anneal_contracts.work import Applied, Apply
 from anneal_runtime.testing import eventually
 from anneal_skillkit.bench import Workbench
 from anneal_skillkit.effects import EffectInterrupted, run_effect

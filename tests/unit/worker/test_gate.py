@@ -1,7 +1,7 @@
 """A rung is judged by its script, by its undo, and by who wrote it first."""
 
 import pytest
-from anneal_contracts.work import Action, FixSource
+from anneal_contracts.facts import Action, FixSource
 from anneal_worker.gate import decided
 
 

@@ -1,6 +1,7 @@
 """How texts get into prompts: bounded, labelled, and fenced where nobody vouches for them."""
 
-from anneal_contracts.work import FixSource, ItemDetail, PastAttempt
+from anneal_contracts.facts import FixSource, ItemDetail
+from anneal_contracts.work import PastAttempt
 from anneal_worker.roles.blobs import script_of
 from anneal_worker.roles.prompts import Part, compose, cut, fence, item_parts, past_parts, render
 from hypothesis import given

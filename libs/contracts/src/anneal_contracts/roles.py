@@ -14,7 +14,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from anneal_contracts.work import Frozen
+from anneal_contracts.facts import Frozen
 
 
 class ModelRole(StrEnum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anneal_contracts.canonical import digest
-from anneal_contracts.work import Frozen
+from anneal_contracts.facts import Frozen
 
 GENESIS = "0" * 64
 

@@ -7,8 +7,14 @@ redelivered command is always built from the same facts.
 from typing import Any
 
 from anneal_contracts.canonical import digest
-from anneal_contracts.work import (
+from anneal_contracts.facts import (
     Action,
+    Health,
+    ItemDetail,
+    Mutability,
+    Outcome,
+)
+from anneal_contracts.work import (
     Apply,
     Candidate,
     CheckHealth,
@@ -16,11 +22,7 @@ from anneal_contracts.work import (
     Discover,
     Evaluate,
     EvaluateGroup,
-    Health,
-    ItemDetail,
     MakePlan,
-    Mutability,
-    Outcome,
     PastAttempt,
     Propose,
     Reflect,
@@ -84,9 +86,15 @@ def _health_before(state: RunState) -> Health:
     return state.health or Health(reachable=True, privileged=True)
 
 
+def _mission_services(state: RunState) -> tuple[str, ...]:
+    assert state.policy is not None
+    of_target = state.access.mission_services if state.access else ()
+    return tuple(dict.fromkeys((*state.policy.mission_services, *of_target)))
+
+
 def build(state: RunState, pending: Pending, action: Action | None = None) -> Command:
     """The message of a pending command; action: what apply and undo run. Raises ValueError for a direct command."""
-    assert state.spec is not None and state.policy is not None
+    assert state.spec is not None
     common: dict[str, Any] = {
         "command_id": pending.command_id,
         "run_id": state.run_id,
@@ -97,11 +105,14 @@ def build(state: RunState, pending: Pending, action: Action | None = None) -> Co
         "fencing_token": state.fencing_token,
         "deadline": pending.deadline,
     }
-    can_snapshot = bool(state.access and state.access.can_snapshot)
-    services = tuple(
-        dict.fromkeys((*state.policy.mission_services, *(state.access.mission_services if state.access else ())))
-    )
-    item = state.items.get(pending.item_id)
+    if item := state.items.get(pending.item_id):
+        return _of_an_item(state, pending, item, common, action)
+    return _of_the_run(state, pending, common)
+
+
+def _of_the_run(state: RunState, pending: Pending, common: dict[str, Any]) -> Command:
+    assert state.spec is not None
+    services = _mission_services(state)
     match pending.kind:
         case "discover":
             return Discover(**common, item_ids=state.spec.item_ids, mission_services=services)
@@ -114,46 +125,48 @@ def build(state: RunState, pending: Pending, action: Action | None = None) -> Co
             )
         case "check_health":
             return CheckHealth(**common, mission_services=services)
+        case "evaluate_group":
+            return EvaluateGroup(
+                **common, item_ids=state.group, health_before=_health_before(state), mission_services=services
+            )
         case "plan":
             return MakePlan(
                 **common,
                 items=tuple(_without_texts(d) for d in to_plan(state)),
                 fingerprint=state.fingerprint,
-                can_snapshot=can_snapshot,
+                can_snapshot=_can_snapshot(state),
                 use_memory=state.spec.use_memory,
                 model_profile=state.spec.model_profile,
             )
+    raise ValueError(f"{pending.kind} is no message for a worker")
+
+
+def _of_an_item(
+    state: RunState, pending: Pending, item: ItemState, common: dict[str, Any], action: Action | None
+) -> Command:
+    assert state.spec is not None
+    item_id, attempt = pending.item_id, pending.attempt
+    model_turn = {**common, "item": item.detail, "past": past_attempts(item), "model_profile": state.spec.model_profile}
+    match pending.kind:
         case "apply" | "undo" if action is not None:
-            key = effect_key(state.run_id, pending.item_id, pending.attempt, action.hash, pending.kind)
-            return Apply(**common, item_id=pending.item_id, attempt=pending.attempt, action=action, effect_key=key)
+            key = effect_key(state.run_id, item_id, attempt, action.hash, pending.kind)
+            return Apply(**common, item_id=item_id, attempt=attempt, action=action, effect_key=key)
         case "evaluate":
             return Evaluate(
                 **common,
-                item_id=pending.item_id,
-                attempt=pending.attempt,
+                item_id=item_id,
+                attempt=attempt,
                 health_before=_health_before(state),
-                mission_services=services,
+                mission_services=_mission_services(state),
             )
-        case "evaluate_group":
-            return EvaluateGroup(
-                **common, item_ids=state.group, health_before=_health_before(state), mission_services=services
-            )
-        case "propose" if item is not None:
+        case "propose":
             return Propose(
-                **common,
-                item=item.detail,
-                past=past_attempts(item),
-                attempt=pending.attempt,
-                can_snapshot=can_snapshot,
-                model_profile=state.spec.model_profile,
-                fingerprint=state.fingerprint,
+                **model_turn, attempt=attempt, can_snapshot=_can_snapshot(state), fingerprint=state.fingerprint
             )
-        case "reflect" if item is not None:
-            return Reflect(
-                **common,
-                item=item.detail,
-                past=past_attempts(item),
-                reason=item.reason,
-                model_profile=state.spec.model_profile,
-            )
+        case "reflect":
+            return Reflect(**model_turn, reason=item.reason)
     raise ValueError(f"{pending.kind} is no message for a worker")
+
+
+def _can_snapshot(state: RunState) -> bool:
+    return state.access is not None and state.access.can_snapshot

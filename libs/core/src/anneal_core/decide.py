@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from anneal_contracts.canonical import digest
-from anneal_contracts.work import Candidate, CoreMode
+from anneal_contracts.facts import CoreMode
+from anneal_contracts.work import Candidate
 
 from anneal_core import events as ev
 from anneal_core import group, ladder, triage

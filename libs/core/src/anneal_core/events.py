@@ -6,7 +6,8 @@ A new field needs a default, so that old logs still read; a change of meaning ne
 from enum import StrEnum
 from typing import Any, Literal
 
-from anneal_contracts.work import Frozen, Result, SkillPolicy
+from anneal_contracts.facts import Frozen, SkillPolicy
+from anneal_contracts.work import Result
 from pydantic import Field, TypeAdapter
 
 

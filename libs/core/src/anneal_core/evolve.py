@@ -4,17 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from anneal_contracts.facts import CoreMode, Health, Outcome
 from anneal_contracts.work import (
     Acquired,
     Applied,
-    CoreMode,
     Discovered,
     Evaluated,
     Failed,
     GroupEvaluated,
-    Health,
     HealthChecked,
-    Outcome,
     Planned,
     Proposed,
     Recorded,

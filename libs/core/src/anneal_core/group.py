@@ -4,7 +4,8 @@ Each script is an effect of its own; the look at the machine and the generation 
 where anything in it is wrong, the machine goes back to before its first script, and its items are tried one by one.
 """
 
-from anneal_contracts.work import Candidate, FixSource
+from anneal_contracts.facts import FixSource
+from anneal_contracts.work import Candidate
 
 from anneal_core import ladder, triage
 from anneal_core.ordering import next_item

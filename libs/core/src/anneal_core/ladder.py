@@ -1,6 +1,7 @@
 """The ladder of fix sources: which candidate an item tries next, and why it has none."""
 
-from anneal_contracts.work import Candidate, CoreMode, FixSource, Mutability
+from anneal_contracts.facts import CoreMode, FixSource, Mutability
+from anneal_contracts.work import Candidate
 
 from anneal_core.state import Attempt, ItemState, RunState
 

@@ -1,6 +1,6 @@
 """Which items a round has, and in what order: deterministic, whatever the order they were found in."""
 
-from anneal_contracts.work import ItemDetail, Outcome
+from anneal_contracts.facts import ItemDetail, Outcome
 
 from anneal_core.state import RunState
 

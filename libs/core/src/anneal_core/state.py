@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from anneal_contracts.facts import (
+    Health,
+    ItemDetail,
+    Outcome,
+    ScoreCounts,
+    SkillPolicy,
+    TargetAccess,
+)
 from anneal_contracts.work import (
     Applied,
     Candidate,
     Evaluated,
-    Health,
-    ItemDetail,
-    Outcome,
     Proposed,
     Reflected,
     Restored,
-    ScoreCounts,
-    SkillPolicy,
-    TargetAccess,
 )
 
 from anneal_core.events import Ending, ItemStateName, Limits, Spec

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from anneal_contracts.work import Applied, CoreMode, Evaluated, Outcome, SkillPolicy
+from anneal_contracts.facts import CoreMode, Outcome, SkillPolicy
+from anneal_contracts.work import Applied, Evaluated
 
 from anneal_core.state import Attempt, RunState
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from anneal_contracts.work import TargetAccess
+from anneal_contracts.facts import TargetAccess
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument
 
 from anneal_skillkit.effects import (

@@ -16,7 +16,8 @@ from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.supervisor.v1 import supervisor_pb2 as sup
 from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
 from anneal_contracts.canonical import canonical_json, sha256_hex
-from anneal_contracts.work import Command, Failed, Result, TargetAccess
+from anneal_contracts.facts import TargetAccess
+from anneal_contracts.work import Command, Failed, Result
 from anneal_runtime import telemetry
 from anneal_runtime.bus import Message
 from anneal_runtime.clock import Clock

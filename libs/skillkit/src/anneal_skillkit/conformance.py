@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from anneal_contracts.work import DeclaredMode
+from anneal_contracts.facts import DeclaredMode
 from anneal_runtime.errors import AnnealError, InvalidArgument
 
 from anneal_skillkit.interfaces import Checkpoint, Evaluator, Executor, WorkQueue

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from anneal_contracts.work import (
+from anneal_contracts.facts import (
     Action,
     DeclaredMode,
     Health,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from anneal_contracts.work import CoreMode, DeclaredMode, SkillPolicy
+from anneal_contracts.facts import CoreMode, DeclaredMode, SkillPolicy
 from anneal_runtime.errors import InvalidArgument
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any, Final, Literal
 
 import yaml
-from anneal_contracts.work import Action, FixSource, Mutability
+from anneal_contracts.facts import Action, FixSource, Mutability
 from anneal_runtime.errors import InvalidArgument
 from pydantic import BaseModel, ConfigDict
 

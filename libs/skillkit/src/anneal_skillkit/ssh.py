@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from anneal_contracts.work import TargetAccess
+from anneal_contracts.facts import TargetAccess
 from anneal_runtime.errors import (
     AnnealError,
     FailedPrecondition,

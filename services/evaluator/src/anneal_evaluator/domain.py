@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from anneal_contracts.facts import Health, ItemDetail, Outcome
 from anneal_contracts.work import (
     CheckHealth,
     Discover,
@@ -13,10 +14,7 @@ from anneal_contracts.work import (
     Evaluated,
     EvaluateGroup,
     GroupEvaluated,
-    Health,
     HealthChecked,
-    ItemDetail,
-    Outcome,
     Result,
     Verified,
     Verify,

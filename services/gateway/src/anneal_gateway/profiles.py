@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+from anneal_contracts.facts import Frozen
 from anneal_contracts.roles import May, ModelRole
-from anneal_contracts.work import Frozen
 from anneal_runtime.errors import InvalidArgument, NotFound
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 

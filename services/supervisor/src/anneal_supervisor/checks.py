@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
 from anneal.evaluator.v1 import evaluator_pb2 as evl
 from anneal.supervisor.v1 import supervisor_pb2 as pb
-from anneal_contracts.work import SkillPolicy
+from anneal_contracts.facts import SkillPolicy
 from anneal_core import events as ev
 from anneal_runtime.errors import InvalidArgument, Leased, NotFound
 

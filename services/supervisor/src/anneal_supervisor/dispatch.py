@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
 from anneal.memory.v1 import memory_pb2 as mem
 from anneal_contracts.canonical import canonical_json
+from anneal_contracts.facts import Action, CoreMode, TargetAccess
 from anneal_contracts.work import (
     SUBJECT_BY_KIND,
     Acquired,
-    Action,
     Candidate,
-    CoreMode,
     Failed,
     Recorded,
     Released,
     Restored,
     Result,
     Snapshotted,
-    TargetAccess,
 )
 from anneal_core import commands
 from anneal_core.decide import candidate_of

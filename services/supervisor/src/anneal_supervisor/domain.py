@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from anneal_contracts.canonical import sha256_hex
-from anneal_contracts.work import Result, SkillPolicy
+from anneal_contracts.facts import SkillPolicy
+from anneal_contracts.work import Result
 from anneal_core import chain
 from anneal_core import events as ev
 from anneal_core.machine import IllegalEvent

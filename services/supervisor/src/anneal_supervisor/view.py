@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from anneal.common.v1 import common_pb2
 from anneal.supervisor.v1 import supervisor_pb2 as pb
 from anneal_contracts.canonical import canonical_json
-from anneal_contracts.work import Candidate, FixSource, ScoreCounts
+from anneal_contracts.facts import FixSource, ScoreCounts
+from anneal_contracts.work import Candidate
 from anneal_core.chain import Event
 from anneal_core.events import Spec
 from anneal_core.state import Attempt, ItemState, RunState

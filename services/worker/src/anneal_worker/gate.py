@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from anneal_contracts.work import Action, Candidate, FixSource
+from anneal_contracts.facts import Action, FixSource
+from anneal_contracts.work import Candidate
 from anneal_skillkit.bench import Workbench
 from anneal_skillkit.policy import PolicyDecision, decide
 

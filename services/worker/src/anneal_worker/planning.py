@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from anneal.memory.v1 import memory_pb2 as mem
-from anneal_contracts.work import Action, FixSource, ItemDetail, Ladder, MakePlan, Planned
+from anneal_contracts.facts import Action, FixSource, ItemDetail
+from anneal_contracts.work import Ladder, MakePlan, Planned
 from anneal_runtime.errors import AnnealError
 from anneal_skillkit.bench import Workbench
 from anneal_skillkit.interfaces import Context

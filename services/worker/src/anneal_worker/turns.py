@@ -2,7 +2,12 @@
 
 from collections.abc import Sequence
 
-from anneal_contracts.work import Propose, Proposed, Reflect, Reflected
+from anneal_contracts.work import (
+    Propose,
+    Proposed,
+    Reflect,
+    Reflected,
+)
 from anneal_skillkit.bench import Workbench
 
 from anneal_worker.gate import candidate

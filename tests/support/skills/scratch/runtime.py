@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from anneal_contracts.work import Action, DeclaredMode, FixSource, Health, ItemDetail, Outcome, ScoreCounts
+from anneal_contracts.facts import (
+    Action,
+    DeclaredMode,
+    FixSource,
+    Health,
+    ItemDetail,
+    Outcome,
+    ScoreCounts,
+)
 from anneal_runtime.errors import NotFound
 from anneal_skillkit.effects import run_effect
 from anneal_skillkit.interfaces import Context, Discovery, ExecResult, FullScan, Judgement, TargetSession

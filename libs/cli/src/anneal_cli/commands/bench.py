@@ -20,7 +20,12 @@ from anneal_cli.output import as_data, emit_json, json_option
 if TYPE_CHECKING:
     from anneal.common.v1 import common_pb2
     from anneal.evaluator.v1 import evaluator_pb2 as pb
-    from anneal_contracts.work import Health, Outcome, ScoreCounts, TargetAccess
+    from anneal_contracts.facts import (
+        Health,
+        Outcome,
+        ScoreCounts,
+        TargetAccess,
+    )
     from anneal_lab import Access
     from anneal_skillkit.interfaces import Context, ExecResult, SkillRuntime
 
@@ -89,7 +94,7 @@ def _skills_folder() -> Path:
 
 
 def _target(a: "Access") -> "TargetAccess":
-    from anneal_contracts.work import TargetAccess
+    from anneal_contracts.facts import TargetAccess
 
     return TargetAccess(
         name=MACHINE,
@@ -190,7 +195,7 @@ class ConsoleSession:
 
 
 async def _health(runtime: "SkillRuntime", ctx: "Context") -> "Health":
-    from anneal_contracts.work import Health
+    from anneal_contracts.facts import Health
     from anneal_runtime.errors import AnnealError
 
     try:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from anneal_contracts.work import ItemDetail, PastAttempt
+from anneal_contracts.facts import ItemDetail
+from anneal_contracts.work import PastAttempt
 
 # Characters a token has at the least in English text and shell; used to fit prompts, never to account for them.
 CHARS_PER_TOKEN = 3

@@ -3,8 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from anneal_contracts.facts import (
+    Action,
+    CoreMode,
+    FixSource,
+    Mutability,
+)
 from anneal_contracts.roles import ACTION_PROPOSAL, MODEL_UNAVAILABLE, ActionProposal, May, ModelRole
-from anneal_contracts.work import Action, CoreMode, FixSource, Mutability, Propose, Usage
+from anneal_contracts.work import Propose, Usage
 from anneal_runtime.errors import AnnealError
 
 from anneal_worker.roles.blobs import BlobReader, past_scripts

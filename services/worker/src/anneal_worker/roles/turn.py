@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
+from anneal_contracts.facts import CoreMode
 from anneal_contracts.roles import MODEL_UNAVAILABLE, Answer, ContractError, FieldError, RoleContract
-from anneal_contracts.work import CoreMode, Usage
+from anneal_contracts.work import Usage
 from anneal_runtime.errors import AnnealError, BudgetExhausted
 
 from anneal_worker.roles.door import Call, ModelDoor, ProfileInfo, Reply

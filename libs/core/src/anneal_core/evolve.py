@@ -4,30 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from anneal_contracts.facts import CoreMode, Health, Outcome
-from anneal_contracts.work import (
-    Acquired,
-    Applied,
-    Discovered,
-    Evaluated,
-    Failed,
-    GroupEvaluated,
-    HealthChecked,
-    Planned,
-    Proposed,
-    Recorded,
-    Reflected,
-    Released,
-    Restored,
-    Result,
-    Snapshotted,
-    Verified,
-)
+from anneal_contracts.facts import CoreMode
+from anneal_contracts.work import Failed, Result
 
 from anneal_core import events as ev
-from anneal_core import triage
 from anneal_core.chain import Event
+from anneal_core.folding import try_key, with_attempt, with_item
 from anneal_core.machine import IllegalEvent, next_phase
+from anneal_core.results import fold_result, gave_up
 from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
 
 # Commands that count as a step when they are given out; model turns count by the calls they made.
@@ -51,11 +35,6 @@ def _created(state: RunState, p: ev.RunCreated, at: float) -> RunState:
     if state.spec is not None:
         raise IllegalEvent("a run is created once")
     return replace(state, spec=p.spec, limits=p.limits, policy=p.policy, created_at=at)
-
-
-def try_key(kind: str, item_id: str, attempt: int, generation: int) -> str:
-    """What a command's failures are counted under."""
-    return f"{kind}/{item_id}/{attempt}/{generation}"
 
 
 def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
@@ -93,62 +72,8 @@ def _finished(state: RunState, p: ev.CommandFinished, at: float) -> RunState:
         state = replace(state, tries={**state.tries, key: used})
         if result.retryable and used < state.limits.command_tries:
             return state
-        return _gave_up(state, pending, result, at)
-    expected = _RESULT_OF[pending.kind]
-    if not isinstance(result, expected):
-        raise IllegalEvent(f"{pending.kind} cannot end in {result.kind}")
-    return _RESULTS[expected](state, pending, result, at)
-
-
-def _gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> RunState:
-    """A command that cannot be carried out becomes a result that says so, or ends the run."""
-    cid, text = pending.command_id, f"{failed.reason}: {failed.message}"
-    note = f"{pending.kind}: {text}"
-    if pending.kind == "apply":
-        state_name = "unreachable" if failed.reason == "target_unreachable" else "error"
-        return _applied(state, pending, Applied(command_id=cid, state=state_name, detail=text), at)
-    if pending.kind == "evaluate":
-        lost = Health(reachable=False, detail=text)
-        result = Evaluated(command_id=cid, outcome=Outcome.ERROR, health=lost, worse=(note,))
-        return _evaluated(state, pending, result, at)
-    if pending.kind == "evaluate_group":
-        lost = Health(reachable=False, detail=text)
-        found = Evaluated(command_id=cid, outcome=Outcome.ERROR, health=lost, worse=(note,))
-        results = GroupEvaluated(command_id=cid, items=dict.fromkeys(state.group, found))
-        return _group_evaluated(state, pending, results, at)
-    if pending.kind == "propose":
-        return _proposed(state, pending, Proposed(command_id=cid, mode=failed.reason, detail=failed.message), at)
-    if pending.kind == "reflect":
-        return _reflected(state, pending, Reflected(command_id=cid, detail=text), at)
-    if pending.kind == "record":
-        return replace(state, recorded=True, notes=(*state.notes, note))
-    if pending.kind == "plan" and state.round > 0:  # the run's own work is done and scored: only the mending is lost
-        return replace(state, planned=True, notes=(*state.notes, note))
-    if pending.kind == "release":
-        return replace(state, released=True, notes=(*state.notes, note))
-    return replace(state, failure=state.failure or note)
-
-
-def _acquired(state: RunState, _p: Pending, r: Acquired, _at: float) -> RunState:
-    return replace(state, fencing_token=r.fencing_token, access=r.access)
-
-
-def _discovered(state: RunState, _p: Pending, r: Discovered, _at: float) -> RunState:
-    return replace(
-        state,
-        found={i.id: i for i in r.items},
-        before=r.score,
-        outcomes_before=r.outcomes,
-        fingerprint=r.fingerprint,
-        health=r.health,
-        artifacts={**state.artifacts, **r.artifacts},
-        notes=(*state.notes, *r.notes),
-    )
-
-
-def _planned(state: RunState, _p: Pending, r: Planned, _at: float) -> RunState:
-    ladders = {**state.ladders, **{x.item_id: x.candidates for x in r.ladders}}
-    return replace(state, ladders=ladders, planned=True, model_may=r.model_may)
+        return gave_up(state, pending, result, at)
+    return fold_result(state, pending, result, at)
 
 
 def _queued(state: RunState, p: ev.ItemsQueued, _at: float) -> RunState:
@@ -161,38 +86,6 @@ def _queued(state: RunState, p: ev.ItemsQueued, _at: float) -> RunState:
         items[item_id] = replace(items[item_id], state=ev.ItemStateName.SKIPPED, reason=reason)
     known = (*state.order, *(i for i in (*p.order, *p.skipped) if i not in state.order))
     return replace(state, items=items, order=known, queued=True)
-
-
-def _with_item(state: RunState, item_id: str, change: Callable[[ItemState], ItemState]) -> RunState:
-    item = state.items.get(item_id)
-    if item is None:
-        raise IllegalEvent(f"no item {item_id}")
-    return replace(state, items={**state.items, item_id: change(item)})
-
-
-def _with_attempt(state: RunState, item_id: str, **changes: Any) -> RunState:
-    def change(item: ItemState) -> ItemState:
-        open_one = item.open_attempt
-        if open_one is None:
-            raise IllegalEvent(f"no attempt at {item_id} is under way")
-        return replace(item, attempts=(*item.attempts[:-1], replace(open_one, **changes)))
-
-    return _with_item(state, item_id, change)
-
-
-def _timed(state: RunState, pending: Pending, part: str, took_s: float, at: float) -> RunState:
-    """Adds what the supervisor waited, and what the doer says it took, to the attempt's parts; a group shares them."""
-    item_ids = state.group if pending.group else (pending.item_id,)
-    waited = max(0.0, at - pending.issued_at) / len(item_ids)
-    for item_id in item_ids:
-        item = state.items.get(item_id)
-        attempt = item.open_attempt if item else None
-        if attempt is None:
-            continue
-        parts = {**attempt.parts, part: round(attempt.parts.get(part, 0.0) + waited, 6)}
-        inner = {**attempt.inner, part: round(attempt.inner.get(part, 0.0) + took_s / len(item_ids), 6)}
-        state = _with_attempt(state, item_id, parts=parts, inner=inner)
-    return state
 
 
 def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunState:
@@ -208,124 +101,23 @@ def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunSta
     if p.group != (state.groups if state.group else p.group and state.groups + 1):
         raise IllegalEvent(f"attempt {p.attempt} at {p.item_id} is not of the open group")
     group = (*state.group, p.item_id) if p.group else ()
-    state = replace(_with_item(state, p.item_id, change), active=p.item_id)
+    state = replace(with_item(state, p.item_id, change), active=p.item_id)
     return replace(state, group=group, groups=max(state.groups, p.group))
 
 
-def _applied(state: RunState, pending: Pending, r: Applied, at: float) -> RunState:
-    if pending.kind == "undo":
-        return _undone(state, pending, r, at)
-    state = _timed(state, pending, "apply", r.took_s, at)
-    return _with_attempt(state, pending.item_id, applied=r)
-
-
-def _undone(state: RunState, pending: Pending, r: Applied, at: float) -> RunState:
-    """Taken back by script. Where that fails nobody knows the machine's state any more: the run must not go on."""
-    state = _restored(state, pending, Restored(command_id=r.command_id, restored=True, took_s=r.took_s), at)
-    if r.state == "applied" and r.exit_code == 0:
-        return state
-    why = r.detail or f"it ended with {r.exit_code}"
-    return replace(state, failure=state.failure or f"{pending.item_id} could not be taken back: {why}")
-
-
-def _evaluated(state: RunState, pending: Pending, r: Evaluated, at: float) -> RunState:
-    state = _timed(state, pending, "evaluate", r.took_s, at)
-    return _with_attempt(state, pending.item_id, evaluated=r)
-
-
-def _group_evaluated(state: RunState, pending: Pending, r: GroupEvaluated, at: float) -> RunState:
-    if set(r.items) != set(state.group):
-        raise IllegalEvent(f"verdicts for {len(r.items)} items, and the group has {len(state.group)}")
-    state = _timed(state, pending, "evaluate", r.took_s, at)
-    for item_id, evaluated in r.items.items():
-        state = _with_attempt(state, item_id, evaluated=evaluated)
-    return state
-
-
-def _snapshotted(state: RunState, pending: Pending, r: Snapshotted, at: float) -> RunState:
-    state = replace(_timed(state, pending, "keep", r.took_s, at), generation=r.generation, settled=False)
-    for item_id in state.group if pending.group else (pending.item_id,) if pending.item_id else ():
-        state = _with_attempt(state, item_id, generation=r.generation)
-    return state
-
-
-def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunState:
-    state = replace(_timed(state, pending, "revert", r.took_s, at), booted=state.booted or r.restored)
-    if pending.group:
-        for item_id in state.group:
-            state = _with_attempt(state, item_id, restored=r)
-        return state
-    if not pending.item_id:
-        return replace(state, settled=True)
-    attempt = state.items[pending.item_id].open_attempt
-    if attempt is not None and triage.may_apply_again(state, attempt):
-        return _with_attempt(state, pending.item_id, applied=None, interruptions=attempt.interruptions + 1)
-    return _with_attempt(state, pending.item_id, restored=r)
-
-
-def _health_checked(state: RunState, _p: Pending, r: HealthChecked, _at: float) -> RunState:
-    before = state.health or r.health
-    new = sorted(set(r.health.failed_units) - set(before.failed_units))
-    notes = tuple(f"unit {u} is failed since a boot on generation {state.generation}" for u in new)
-    failed = tuple(sorted({*before.failed_units, *r.health.failed_units}))
-    failure = state.failure or ("" if r.health.reachable else f"target lost after a restore: {r.health.detail}")
-    merged = before.model_copy(update={"failed_units": failed})
-    return replace(state, health=merged, booted=False, notes=(*state.notes, *notes), failure=failure)
-
-
-def _proposed(state: RunState, pending: Pending, r: Proposed, _at: float) -> RunState:
-    def change(item: ItemState) -> ItemState:
-        fresh = r.candidate is not None and all(r.candidate.hash != c.hash for c in item.ladder)
-        ladder = (*item.ladder, r.candidate) if r.candidate is not None and fresh else item.ladder
-        return replace(item, proposals=(*item.proposals, r), ladder=ladder)
-
-    return _spent(_with_item(state, pending.item_id, change), r.usage.calls, r.usage)
-
-
-def _reflected(state: RunState, pending: Pending, r: Reflected, _at: float) -> RunState:
-    return _spent(_with_item(state, pending.item_id, lambda i: replace(i, reflection=r)), r.usage.calls, r.usage)
-
-
-def _spent(state: RunState, calls: int, usage: Any) -> RunState:
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    return replace(state, steps=state.steps + calls, tokens=state.tokens + tokens)
-
-
-def _verified(state: RunState, _p: Pending, r: Verified, _at: float) -> RunState:
-    items = {k: replace(v, final=r.outcomes.get(k)) for k, v in state.items.items()}
-    return replace(
-        state,
-        after=r.score,
-        outcomes_after=r.outcomes,
-        health_after=r.health,
-        artifacts={**state.artifacts, **r.artifacts},
-        found={**state.found, **{d.id: d for d in (*r.regressed, *r.became_applicable)}},
-        items=items,
-        verified=True,
-    )
-
-
-def _recorded(state: RunState, _p: Pending, _r: Recorded, _at: float) -> RunState:
-    return replace(state, recorded=True)
-
-
-def _released(state: RunState, _p: Pending, _r: Released, _at: float) -> RunState:
-    return replace(state, released=True)
-
-
 def _attempt_ended(state: RunState, p: ev.AttemptEnded, at: float) -> RunState:
-    state = _with_attempt(
+    state = with_attempt(
         state, p.item_id, ending=p.ending, mode=p.mode, detail=p.detail, generation=p.generation, ended_at=at
     )
     state = replace(state, group=tuple(i for i in state.group if i != p.item_id))
     if p.mode != CoreMode.GROUP_REVERTED:
         return state
-    state = _with_item(state, p.item_id, lambda i: replace(i, state=ev.ItemStateName.QUEUED))
+    state = with_item(state, p.item_id, lambda i: replace(i, state=ev.ItemStateName.QUEUED))
     return replace(state, active="" if state.active == p.item_id else state.active)
 
 
 def _item_closed(state: RunState, p: ev.ItemClosed, _at: float) -> RunState:
-    state = _with_item(state, p.item_id, lambda i: replace(i, state=p.state, reason=p.reason, rung=p.rung))
+    state = with_item(state, p.item_id, lambda i: replace(i, state=p.state, reason=p.reason, rung=p.rung))
     return replace(state, active="" if state.active == p.item_id else state.active)
 
 
@@ -348,39 +140,4 @@ _HANDLERS: dict[type, Callable[[RunState, Any, float], RunState]] = {
     ev.ItemClosed: _item_closed,
     ev.CancelRequested: _cancel,
     ev.RunEnded: _ended,
-}
-
-_RESULT_OF: dict[str, type] = {
-    "acquire": Acquired,
-    "snapshot": Snapshotted,
-    "discover": Discovered,
-    "plan": Planned,
-    "propose": Proposed,
-    "apply": Applied,
-    "undo": Applied,
-    "evaluate": Evaluated,
-    "evaluate_group": GroupEvaluated,
-    "restore": Restored,
-    "check_health": HealthChecked,
-    "reflect": Reflected,
-    "verify": Verified,
-    "record": Recorded,
-    "release": Released,
-}
-
-_RESULTS: dict[type, Callable[[RunState, Pending, Any, float], RunState]] = {
-    Acquired: _acquired,
-    Snapshotted: _snapshotted,
-    Discovered: _discovered,
-    Planned: _planned,
-    Proposed: _proposed,
-    Applied: _applied,
-    Evaluated: _evaluated,
-    GroupEvaluated: _group_evaluated,
-    Restored: _restored,
-    HealthChecked: _health_checked,
-    Reflected: _reflected,
-    Verified: _verified,
-    Recorded: _recorded,
-    Released: _released,
 }

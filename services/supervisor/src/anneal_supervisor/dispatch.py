@@ -21,7 +21,7 @@ from anneal_contracts.work import (
     Snapshotted,
 )
 from anneal_core import commands
-from anneal_core.decide import candidate_of
+from anneal_core.attempts import candidate_of
 from anneal_core.events import Ending
 from anneal_core.state import Attempt, Pending, RunState
 from anneal_runtime.errors import AnnealError, Internal

@@ -1,0 +1,52 @@
+"""The end of a run: words on what was escalated, the restart, the re-scan, the mending, and letting go."""
+
+from anneal_core import events as ev
+from anneal_core.folding import try_key
+from anneal_core.issue import Payloads, issue
+from anneal_core.ordering import to_mend
+from anneal_core.state import RunState
+
+
+def reflection(state: RunState, now: float) -> Payloads:
+    """A bounded number of escalated items are put in plain words, beside the main line."""
+    if state.cancel or state.reflections >= state.limits.max_reflections or state.pending:
+        return ()
+    for item_id in state.order:
+        item = state.items[item_id]
+        waiting = item.state is ev.ItemStateName.ESCALATED and item.attempts and item.reflection is None
+        if waiting and state.tries.get(try_key("reflect", item_id, 0, 0), 0) == 0:
+            return issue(state, now, "reflect", item_id=item_id)
+    return ()
+
+
+def finish(state: RunState, now: float) -> Payloads:
+    """The queue has drained: restart, re-scan, mend what fails by our doing, remember, let go."""
+    if not state.verified:
+        return _settle_target(state, now) or issue(state, now, "verify", generation=state.round)
+    if to_mend(state) and state.round < state.limits.repair_rounds and not state.cancel:
+        return issue(state, now, "plan", generation=state.round + 1)
+    return close_down(state, now)
+
+
+def _settle_target(state: RunState, now: float) -> Payloads:
+    """The last word is on a machine that was restarted: what lasts until the next boot only is no fix."""
+    assert state.access is not None
+    if state.access.can_snapshot and state.generation > 0 and not state.settled:
+        return issue(state, now, "restore", generation=state.generation, force=True)
+    return issue(state, now, "check_health", generation=state.seq) if state.booted else ()
+
+
+def close_down(state: RunState, now: float, *, failed: bool = False) -> Payloads:
+    assert state.spec is not None
+    if state.pending and not failed:  # a reflection is still being written
+        return ()
+    worth = state.items and not state.spec.dry_run and state.fingerprint
+    if worth and not state.recorded:
+        return issue(state, now, "record")
+    if state.access is not None and not state.released:
+        return issue(state, now, "release")
+    if failed:
+        return (ev.RunEnded(state="failed", reason=state.failure),)
+    if state.cancel:
+        return (ev.RunEnded(state="cancelled", reason=state.cancel),)
+    return (ev.RunEnded(state="finished", reason="dry run: nothing was touched" if state.spec.dry_run else ""),)

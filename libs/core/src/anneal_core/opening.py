@@ -1,0 +1,30 @@
+"""The opening of a run: lease, first generation, discovery, plan, queue."""
+
+from anneal_core import events as ev
+from anneal_core.finish import close_down
+from anneal_core.issue import Payloads, issue
+from anneal_core.ordering import to_plan
+from anneal_core.state import RunState
+
+
+def start(state: RunState, now: float) -> Payloads:
+    """Everything before the first item: lease, first generation, discovery, plan, queue."""
+    assert state.spec is not None
+    if state.access is None:
+        return issue(state, now, "acquire")
+    if state.cancel and not state.queued:
+        return close_down(state, now)
+    if state.generation < 0 and state.access.can_snapshot and not state.spec.dry_run:
+        return issue(state, now, "snapshot", generation=0)
+    if state.before is None:
+        return issue(state, now, "discover")
+    if not state.planned:
+        return issue(state, now, "plan", generation=state.round)
+    if not state.queued:
+        chosen = [d.id for d in to_plan(state)]
+        exclusions = state.spec.exclusions if state.round == 0 else {}
+        skipped = {i: f"excluded: {exclusions[i]}" for i in chosen if i in exclusions}
+        return (ev.ItemsQueued(order=tuple(i for i in chosen if i not in skipped), skipped=skipped),)
+    if state.spec.dry_run:
+        return close_down(state, now)
+    return ()

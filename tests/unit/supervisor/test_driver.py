@@ -57,7 +57,7 @@ class Store:
     async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> None: ...
 
     async def head(self, run_id: str) -> Head:
-        return Head(seq=len(self.log), hash="", ended=False)
+        return Head(seq=len(self.log), hash=self.log[-1].hash, ended=False)
 
     async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:
         return set(run_ids)

@@ -15,6 +15,7 @@ from anneal_runtime.errors import (
     AlreadyExists,
     AnnealError,
     Conflict,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     HostKeyChanged,
@@ -198,6 +199,8 @@ def _code_and_hint(error: AnnealError, home: Home, address: str) -> tuple[ExitCo
                 ExitCode.CONFLICT,
                 "anneal runs shows what is under way; anneal cancel RUN ends one" if error.reason == "leased" else "",
             )
+        case DataLoss():
+            return ExitCode.NOT_HELD, "anneal audit verify RUN names what does not fit"
         case InvalidArgument():
             return ExitCode.USAGE, _where_to_look(error.field)
     return ExitCode.NOT_HELD, "anneal dev logs shows what happened; anneal doctor checks this machine"

@@ -52,18 +52,23 @@ def link(*, run_id: str, seq: int, at: float, type: str, actor: str, payload: di
     return open_ended.model_copy(update={"hash": event_hash(open_ended)})
 
 
+def fault(event: Event, *, seq: int, prev_hash: str) -> str:
+    """Why this is not the event of that number after the one with prev_hash; empty: it is."""
+    if event.seq != seq:
+        return f"event {seq} is missing"
+    if event.prev_hash != prev_hash:
+        return f"event {seq} does not continue the chain"
+    if event.hash != event_hash(event):
+        return f"event {seq} was changed after it was written"
+    return ""
+
+
 def verify(events: Iterable[Event]) -> Verification:
     """Walks a log in order and names the first event that does not fit: its number, its link or its hash."""
     prev, count = GENESIS, 0
     for event in events:
         count += 1
-        if event.seq != count:
-            return Verification(ok=False, events=count, head=prev, first_bad=count, reason=f"event {count} is missing")
-        if event.prev_hash != prev:
-            reason = f"event {count} does not continue the chain"
-            return Verification(ok=False, events=count, head=prev, first_bad=count, reason=reason)
-        if event.hash != event_hash(event):
-            reason = f"event {count} was changed after it was written"
+        if reason := fault(event, seq=count, prev_hash=prev):
             return Verification(ok=False, events=count, head=prev, first_bad=count, reason=reason)
         prev = event.hash
     return Verification(ok=True, events=count, head=prev)

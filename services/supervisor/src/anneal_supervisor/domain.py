@@ -11,14 +11,14 @@ from anneal_contracts.facts import SkillPolicy
 from anneal_contracts.work import Result
 from anneal_core import chain
 from anneal_core import events as ev
-from anneal_core.machine import IllegalEvent
+from anneal_core.evolve import evolve
 from anneal_core.state import RunState
 from anneal_runtime.clock import Clock
-from anneal_runtime.errors import AnnealError, FailedPrecondition, InvalidArgument, StaleToken, Unavailable
-from pydantic import ValidationError
+from anneal_runtime.errors import AnnealError, DataLoss, FailedPrecondition, InvalidArgument, StaleToken, Unavailable
 
 from anneal_supervisor.dispatch import Dispatcher
-from anneal_supervisor.driver import RunDriver, fold
+from anneal_supervisor.driver import RunDriver
+from anneal_supervisor.history import stored_state
 from anneal_supervisor.hub import Hub
 from anneal_supervisor.store import Store
 from anneal_supervisor.view import run_message
@@ -132,7 +132,7 @@ class Supervisor:
             payload=payload.model_dump(mode="json"),
             prev_hash=chain.GENESIS,
         )
-        summary = run_message(fold([first]), at, items=False).SerializeToString()
+        summary = run_message(evolve(RunState(), first), at, items=False).SerializeToString()
         created = await self._store.create_run(key, request, first, summary)
         self._look.set()
         return created
@@ -164,17 +164,14 @@ class Supervisor:
     # --- what is told -----------------------------------------------------------------------------------------------
 
     async def state(self, run_id: str) -> RunState:
-        """The run's state now. Raises NotFound."""
+        """The run's state now. Raises NotFound; DataLoss where its stored log is damaged."""
         driver = self._drivers.get(run_id)
         if driver is not None and driver.state.seq:
             return driver.state
         if run_id in self._ended:
             self._ended.move_to_end(run_id)
             return self._ended[run_id]
-        await self._store.head(run_id)
-        state = RunState()
-        while batch := await self._store.events(run_id, after=state.seq, limit=_PAGE):
-            state = fold(batch, state)
+        state = await stored_state(self._store, run_id)
         if state.ended:
             self._ended[run_id] = state
             while len(self._ended) > _CACHED_STATES:
@@ -196,27 +193,12 @@ class Supervisor:
 
     async def verify(self, run_id: str) -> chain.Verification:
         """Recomputes chain and fold of the stored log, and holds its end against the recorded head."""
-        head = await self._store.head(run_id)
-        log_events: list[chain.Event] = []
         try:
-            while batch := await self._store.events(run_id, after=len(log_events), limit=_PAGE):
-                log_events.extend(batch)
-        except (ValueError, ValidationError) as e:
-            bad = len(log_events) + 1
-            return chain.Verification(ok=False, events=bad, head="", first_bad=bad, reason=f"cannot be read: {e}")
-        found = chain.verify(log_events)
-        if found.ok and (found.events, found.head) != (head.seq, head.hash):
-            reason = f"the log ends at event {found.events}, but {head.seq} were written"
-            return chain.Verification(
-                ok=False, events=found.events, head=found.head, first_bad=found.events + 1, reason=reason
-            )
-        if found.ok:
-            try:
-                fold(log_events)
-            except (IllegalEvent, ValidationError) as e:
-                reason = f"the log cannot be folded: {e}"
-                return chain.Verification(ok=False, events=found.events, head=found.head, first_bad=1, reason=reason)
-        return found
+            state = await stored_state(self._store, run_id)
+        except DataLoss as e:
+            bad = int(e.details["seq"])
+            return chain.Verification(ok=False, events=bad - 1, head="", first_bad=bad, reason=e.details["why"])
+        return chain.Verification(ok=True, events=state.seq, head=state.head)
 
     async def summaries(self, limit: int) -> list[bytes]:
         """Serialised runs without items, newest first."""

@@ -18,6 +18,7 @@ from anneal_runtime.errors import AnnealError
 from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.dispatch import Dispatcher
+from anneal_supervisor.history import stored_state
 from anneal_supervisor.store import Outgoing, Store
 from anneal_supervisor.view import run_message
 
@@ -30,14 +31,6 @@ AFTER_COMMIT = declare("supervisor.after_commit")
 _MAX_WAIT_S = 5.0
 # A database that is being started again is back within these waits.
 _SUBMIT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0)
-
-
-def fold(events: Sequence[chain.Event], state: RunState | None = None) -> RunState:
-    """The state that a log gives. Raises IllegalEvent where the log is not one that the engine wrote."""
-    state = state or RunState()
-    for event in events:
-        state = evolve(state, event)
-    return state
 
 
 class RunDriver:
@@ -88,8 +81,7 @@ class RunDriver:
 
     async def _resume(self) -> None:
         """Folds the log and sends again what has no result: the doers are idempotent by command id."""
-        while batch := await self._store.events(self.run_id, after=self.state.seq):
-            self.state = fold(batch, self.state)
+        self.state = await stored_state(self._store, self.run_id)
         outgoing = [await self._dispatch(self.state, p) for p in self.state.pending.values()]
         again = [o for o in outgoing if o is not None]
         if again:

@@ -38,7 +38,9 @@ class Store(Protocol):
         """Appends events of one run with their messages. Raises StaleToken where another replica drives the run now."""
         ...
 
-    async def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[Event]: ...
+    async def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[Event]:
+        """The events after a number. Raises DataLoss where the first of them cannot be read."""
+        ...
 
     async def head(self, run_id: str) -> Head:
         """Raises NotFound."""

@@ -10,6 +10,7 @@ from anneal_core.chain import Event
 from anneal_runtime.errors import NotFound, StaleToken
 from anneal_runtime.postgres import Connection, Database, once
 
+from anneal_supervisor.errors import damaged
 from anneal_supervisor.store import Head, Outgoing
 
 SCHEMA = "supervisor"
@@ -83,7 +84,7 @@ class PostgresStore:
             rows = await conn.fetch(
                 "SELECT * FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3", run_id, after, limit
             )
-        return [_event(row) for row in rows]
+        return _readable(rows)
 
     async def head(self, run_id: str) -> Head:
         async with self._db.transaction() as conn:
@@ -144,6 +145,19 @@ class PostgresStore:
 async def _insert(conn: Connection, events: Sequence[Event]) -> None:
     rows = [(e.run_id, e.seq, e.at, e.type, e.actor, canonical_json(e.payload), e.prev_hash, e.hash) for e in events]
     await conn.executemany(_INSERT_EVENT, rows)
+
+
+def _readable(rows: Sequence[asyncpg.Record]) -> list[Event]:
+    """The events up to the first that cannot be read; that one alone is an error, so that nothing before it is lost."""
+    found: list[Event] = []
+    for row in rows:
+        try:
+            found.append(_event(row))
+        except ValueError as e:
+            if found:
+                break
+            raise damaged(row["run_id"], row["seq"], f"event {row['seq']} cannot be read") from e
+    return found
 
 
 def _event(row: asyncpg.Record) -> Event:

@@ -1,5 +1,6 @@
 """Every command against a gateway: answers for people, JSON for programs, errors with an exit code and a next step."""
 
+import gzip
 import json
 import os
 import threading
@@ -78,6 +79,44 @@ def test_a_report_is_put_together_from_its_pieces(anneal: Anneal, gateway: FakeG
     answer = anneal("report", "last", "-o", str(tmp_path / "r.html"), "--json")
     assert (tmp_path / "r.html").read_bytes() == b"<p>" * 1000
     assert json.loads(answer.out)["bytes"] == 3000
+
+
+ARF = b"<?xml version='1.0'?><arf/>" * 5000
+
+
+@pytest.mark.parametrize(("name", "packed"), [("r.arf.xml", False), ("r.arf.xml.gz", True), ("r.jsonl.gz", True)])
+@pytest.mark.parametrize("came_packed", [True, False])
+def test_a_report_is_packed_exactly_where_its_name_says_so(
+    anneal: Anneal, gateway: FakeGateway, tmp_path: Path, name: str, packed: bool, came_packed: bool
+) -> None:
+    report = (gzip.compress(ARF), "application/gzip") if came_packed else (ARF, "application/xml")
+    gateway.reports.update(arf=report, jsonl=report)
+    answer = anneal("report", "last", "-o", str(tmp_path / name), "--json")
+    written = (tmp_path / name).read_bytes()
+    assert (gzip.decompress(written) if packed else written) == ARF
+    told = json.loads(answer.out)
+    assert told["bytes"] == len(written)
+    assert told["media_type"] == ("application/gzip" if packed else "application/xml")
+
+
+def test_a_packed_report_goes_to_stdout_unpacked(anneal: Anneal, gateway: FakeGateway) -> None:
+    gateway.reports["arf"] = (gzip.compress(b"<arf/>"), "application/gzip")
+    answer = anneal("report", "last", "-o", "-", "--format", "arf")
+    assert (answer.code, answer.out) == (ExitCode.OK, "<arf/>")
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"), [(b"<arf/>", "incorrect header"), (gzip.compress(ARF)[:-40], "its end is missing")]
+)
+def test_a_report_that_cannot_be_unpacked_leaves_no_file(
+    anneal: Anneal, gateway: FakeGateway, tmp_path: Path, broken: bytes, why: str
+) -> None:
+    gateway.reports["arf"] = (broken, "application/gzip")
+    answer = anneal("report", "last", "-o", str(tmp_path / "r.arf.xml"))
+    assert answer.code == ExitCode.NOT_HELD
+    assert "cannot be unpacked" in answer.err and why in answer.err
+    assert ".gz" in answer.err
+    assert not list(tmp_path.glob("*.xml"))
 
 
 def test_a_report_that_is_not_there_leaves_no_file(anneal: Anneal, tmp_path: Path) -> None:

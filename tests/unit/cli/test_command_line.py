@@ -174,7 +174,14 @@ def test_an_exclusion_keeps_equal_signs_in_its_reason() -> None:
 
 @pytest.mark.parametrize(
     ("name", "fmt"),
-    [("r.html", "html"), ("R.JSON", "json"), ("run.jsonl", "jsonl"), ("x.arf.xml", "arf"), ("x.cklb", "cklb")],
+    [
+        ("r.html", "html"),
+        ("R.JSON", "json"),
+        ("run.jsonl", "jsonl"),
+        ("x.arf.xml", "arf"),
+        ("x.ARF.xml.GZ", "arf"),
+        ("x.cklb", "cklb"),
+    ],
 )
 def test_a_report_s_format_follows_its_ending(name: str, fmt: str) -> None:
     assert format_of(Path(name)) == fmt

@@ -109,19 +109,26 @@ def explain(home_dir: str | None, gateway: str | None, run: str, rule: str, as_j
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="File to write; its ending says the format: .html .json .jsonl .arf.xml .cklb. '-': stdout (with --format).",
+    help="File to write; its ending says the format: .html .json .jsonl .arf.xml .cklb, and .gz after it that it is"
+    " packed. '-': stdout (with --format).",
 )
 @click.option("--format", "fmt", default=None, metavar="FORMAT", help="Format, where the ending does not say it.")
 @gateway_option
 @json_option
 @click.pass_obj
 def report(home_dir: str | None, gateway: str | None, run: str, output: Path, fmt: str | None, as_json: bool) -> int:
-    """Writes RUN's report to a file, whole or not at all."""
+    """Writes RUN's report to a file, whole or not at all.
+
+    Exit code 1 where the stored log is damaged: the error names the event, and nothing is written or shown from it. The
+    same holds for show, explain and watch. With .jsonl the events are exported as they are, as far as they can be read.
+    """
+    from anneal_cli.packed import as_named
+
     wanted = fmt or format_of(output)
 
     async def work(gw: "Gateway") -> int:
         run_id = await gw.run_id(run)
-        content, media_type = await gw.report(run_id, wanted)
+        content, media_type = as_named(*await gw.report(run_id, wanted), output.name)
         if str(output) == "-":
             sys.stdout.buffer.write(content)
             return 0
@@ -141,7 +148,8 @@ def report(home_dir: str | None, gateway: str | None, run: str, output: Path, fm
 
 def format_of(path: Path) -> str:
     """The format that a file's ending stands for. Raises CliError."""
-    fitting = [ending for ending in FORMATS if path.name.lower().endswith(ending)]
+    name = path.name.lower().removesuffix(".gz")
+    fitting = [ending for ending in FORMATS if name.endswith(ending)]
     if not fitting:
         raise CliError(
             message=f"the ending of {path.name!r} names no format",

@@ -14,24 +14,25 @@ TEXT = state_machine.DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_the_table_in_the_document_is_the_one_of_the_code() -> None:
-    assert state_machine.with_table(TEXT) == TEXT, "run: python tools/state_machine.py"
+    assert state_machine.with_tables(TEXT) == TEXT, "run: python tools/state_machine.py"
 
 
 def test_a_changed_transition_changes_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(machine.TRANSITIONS, "verify", (frozenset({Phase.IDLE}), Phase.VERIFYING))
-    assert state_machine.with_table(TEXT) != TEXT
+    assert state_machine.with_tables(TEXT) != TEXT
 
 
 def test_a_document_without_a_place_for_the_table_is_an_error() -> None:
     with pytest.raises(ValueError, match="no place for the table"):
-        state_machine.with_table("# nothing here\n")
+        state_machine.with_tables("# nothing here\n")
 
 
 def test_check_fails_on_a_stale_document_and_writing_mends_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stale = tmp_path / "state-machine.md"
-    stale.write_text(f"before\n{state_machine.BEGIN}\nold\n{state_machine.END}\nafter\n", encoding="utf-8")
+    marks = [mark.format(name) for name in ("", " triage") for mark in (state_machine.BEGIN, state_machine.END)]
+    stale.write_text("before\n{}\nold\n{}\n{}\nold\n{}\nafter\n".format(*marks), encoding="utf-8")
     monkeypatch.setattr(state_machine, "DOCUMENT", stale)
     monkeypatch.setattr("sys.argv", ["state_machine.py", "--check"])
     assert state_machine.main() == 1

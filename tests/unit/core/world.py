@@ -73,6 +73,9 @@ class World:
     worse: Mapping[tuple[str, int], str] = field(default_factory=dict)
     applied: Mapping[tuple[str, int], Applied] = field(default_factory=dict)
     proposals: list[Candidate | None] = field(default_factory=list)
+    # Modes that the skill recognises: (id, attempt) -> name, and what the manifest says.
+    modes: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Outcome] | None = None
     regressed: tuple[ItemDetail, ...] = ()
     became_applicable: tuple[ItemDetail, ...] = ()
@@ -99,10 +102,11 @@ class World:
         self.state = evolve(self.state, event)
         self.log.append(event)
 
-    def create(self, *, limits: ev.Limits | None = None, **spec: Any) -> None:
+    def create(self, *, limits: ev.Limits | None = None, engine: int = ev.ENGINE, **spec: Any) -> None:
         wanted = ev.Spec(**{"skill": "sample", "target": "box", "profile": "p", **spec})
-        policy = SkillPolicy(name="sample", version="1")
-        self.append(ev.RunCreated(spec=wanted, limits=limits or ev.Limits(), policy=policy), actor="person")
+        policy = SkillPolicy(name="sample", version="1", **self.policy)
+        created = ev.RunCreated(engine=engine, spec=wanted, limits=limits or ev.Limits(), policy=policy)
+        self.append(created, actor="person")
 
     def run(self, *, most: int = 5000) -> RunState:
         """Drives the run until it has ended; fails where it does not come to an end."""
@@ -192,7 +196,8 @@ class World:
         key = (item_id, self.state.items[item_id].attempts[-1].number)
         worse = (self.worse[key],) if key in self.worse else ()
         outcome = self.verdicts.get(key, Outcome.PASS)
-        return Evaluated(command_id=command_id, outcome=outcome, health=WELL, worse=worse)
+        mode = self.modes.get(key, "")
+        return Evaluated(command_id=command_id, outcome=outcome, health=WELL, worse=worse, skill_mode=mode)
 
     def _untouched(self) -> dict[str, Outcome]:
         """What a scan says of the rules that nobody has worked on."""

@@ -14,6 +14,8 @@ def next_try(state: RunState, now: float, item: ItemState) -> Payloads:
     """Another attempt, another model turn, or the end of the item."""
     if stop := out_of_budget(state, now):
         return (ev.ItemClosed(item_id=item.detail.id, state=ev.ItemStateName.SKIPPED, reason=stop),)
+    if item.attempts and item.attempts[-1].response == Response.ESCALATE:
+        return escalate(state, item)
     exhausted = ladder.tries_used(item) >= state.limits.max_attempts or ladder.gaps(item) >= state.limits.max_gaps
     if exhausted:
         return escalate(state, item)
@@ -57,7 +59,7 @@ def continue_item(state: RunState, now: float, item: ItemState) -> Payloads:
 def _settle(state: RunState, now: float, item_id: str, attempt: Attempt, d: Diagnosis) -> Payloads:
     """Keep or take back, and then close the attempt."""
     assert state.access is not None
-    if d.response is Response.REVERT:
+    if d.response.takes_back:
         if attempt.restored is None:
             return _take_back(state, now, item_id, attempt, force=d.force)
         if state.booted:
@@ -72,6 +74,7 @@ def _settle(state: RunState, now: float, item_id: str, attempt: Attempt, d: Diag
 def close_kept(item: ItemState, attempt: Attempt) -> Payloads:
     """A kept attempt ends its item: completed, or deferred where its mode waits for the end of the queue."""
     held = attempt.evaluated is not None and attempt.evaluated.outcome in triage.HOLDS
+    held = held or attempt.response == Response.KEEP  # a mode of the skill's own that is as good as done
     closed = ev.ItemStateName.COMPLETED if held else ev.ItemStateName.DEFERRED
     reason = attempt.detail or f"fixed by {attempt.candidate.title}"
     return (ev.ItemClosed(item_id=item.detail.id, state=closed, reason=reason, rung=attempt.candidate.source),)
@@ -93,6 +96,7 @@ def attempt_ended(state: RunState, item_id: str, attempt: Attempt, ending: ev.En
         mode=d.mode,
         detail=d.detail,
         generation=attempt.generation or max(state.generation, 0),
+        response=d.response if state.engine > 1 else "",
     )
 
 

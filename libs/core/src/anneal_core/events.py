@@ -64,8 +64,15 @@ class Spec(Frozen):
     use_memory: bool = True
 
 
+# The rules by which runs are decided today. A log keeps those that it was begun with: it stays replayable for ever.
+ENGINE = 2
+
+
 class RunCreated(Frozen):
+    """engine: 1 for runs from before responses, waves and gates."""
+
     type: Literal["run_created"] = "run_created"
+    engine: int = 1
     spec: Spec
     limits: Limits
     policy: SkillPolicy
@@ -124,6 +131,8 @@ class AttemptEnded(Frozen):
     mode: str = ""
     detail: str = ""
     generation: int = 0
+    # What followed from the mode (anneal_core.triage.Response); empty in logs of engine 1.
+    response: str = ""
 
 
 class ItemClosed(Frozen):

@@ -34,7 +34,9 @@ def evolve(state: RunState, event: Event) -> RunState:
 def _created(state: RunState, p: ev.RunCreated, at: float) -> RunState:
     if state.spec is not None:
         raise IllegalEvent("a run is created once")
-    return replace(state, spec=p.spec, limits=p.limits, policy=p.policy, created_at=at)
+    if not 1 <= p.engine <= ev.ENGINE:
+        raise IllegalEvent(f"the run wants engine {p.engine}, and this one knows up to {ev.ENGINE}")
+    return replace(state, engine=p.engine, spec=p.spec, limits=p.limits, policy=p.policy, created_at=at)
 
 
 def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
@@ -107,7 +109,14 @@ def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunSta
 
 def _attempt_ended(state: RunState, p: ev.AttemptEnded, at: float) -> RunState:
     state = with_attempt(
-        state, p.item_id, ending=p.ending, mode=p.mode, detail=p.detail, generation=p.generation, ended_at=at
+        state,
+        p.item_id,
+        ending=p.ending,
+        mode=p.mode,
+        response=p.response,
+        detail=p.detail,
+        generation=p.generation,
+        ended_at=at,
     )
     state = replace(state, group=tuple(i for i in state.group if i != p.item_id))
     if p.mode != CoreMode.GROUP_REVERTED:

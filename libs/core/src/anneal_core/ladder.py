@@ -1,9 +1,12 @@
 """The ladder of fix sources: which candidate an item tries next, and why it has none."""
 
+from collections import Counter
+
 from anneal_contracts.facts import CoreMode, FixSource, Mutability
 from anneal_contracts.work import Candidate
 
 from anneal_core.state import Attempt, ItemState, RunState
+from anneal_core.triage import TRIES_OF_A_SCRIPT, Response
 
 
 def own_attempts(item: ItemState) -> tuple[Attempt, ...]:
@@ -12,8 +15,10 @@ def own_attempts(item: ItemState) -> tuple[Attempt, ...]:
 
 
 def tried(item: ItemState) -> frozenset[str]:
-    """Hashes of the actions that already had their attempt."""
-    return frozenset(a.candidate.hash for a in own_attempts(item))
+    """Hashes of the actions that already had their attempt, or all the tries that a mode's `retry` allows."""
+    tries = Counter(a.candidate.hash for a in own_attempts(item))
+    again = {a.candidate.hash for a in own_attempts(item) if a.response == Response.RETRY}
+    return frozenset(h for h, n in tries.items() if h not in again or n >= TRIES_OF_A_SCRIPT)
 
 
 def obstacle(candidate: Candidate, *, can_snapshot: bool) -> str:
@@ -58,6 +63,8 @@ def why_stuck(state: RunState, item: ItemState) -> str:
     """The reason of an escalation in one sentence, from the facts of the item's story."""
     if item.detail.missing_input:
         return f"{CoreMode.MISSING_INPUT}: {item.detail.missing_input}"
+    if item.attempts and (last := item.attempts[-1]).response == Response.ESCALATE:
+        return f"{last.mode}: {last.detail or 'the skill wants a person to look at it'}"
     told = []
     if attempts := own_attempts(item):
         tries = ", ".join(f"{a.candidate.title} ({a.mode})" for a in attempts)

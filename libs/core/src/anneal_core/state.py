@@ -78,6 +78,7 @@ class Attempt:
     inner: Mapping[str, float] = field(default_factory=dict)
     ending: Ending | None = None
     mode: str = ""
+    response: str = ""
     detail: str = ""
     generation: int = 0
     ended_at: float = 0.0
@@ -111,6 +112,8 @@ class RunState:
     run_id: str = ""
     seq: int = 0
     head: str = ""
+    # The rules by which this run is decided (events.ENGINE).
+    engine: int = 1
     phase: Phase = Phase.IDLE
     reason: str = ""
     spec: Spec | None = None

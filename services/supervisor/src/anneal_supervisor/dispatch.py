@@ -24,6 +24,7 @@ from anneal_core import commands
 from anneal_core.attempts import candidate_of
 from anneal_core.events import Ending
 from anneal_core.state import Attempt, Pending, RunState
+from anneal_core.triage import Response
 from anneal_runtime.errors import AnnealError, Internal
 from google.protobuf.duration_pb2 import Duration
 
@@ -189,7 +190,7 @@ class Dispatcher:
             await self._outcome(item_id, attempt)
             for item_id in state.order
             for attempt in state.items[item_id].attempts
-            if attempt.ending is Ending.KEPT or attempt.mode in _BANNING
+            if attempt.ending is Ending.KEPT or attempt.mode in _BANNING or attempt.response == Response.BAN
         ]
         answer = await self._memory.Record(
             mem.RecordRequest(

@@ -121,7 +121,7 @@ class Supervisor:
     async def create(self, key: str, request: bytes, spec: ev.Spec, limits: ev.Limits, policy: SkillPolicy) -> str:
         """Creates a run that is already checked; returns its id, the same again for the same key and request."""
         run_id = f"run-{uuid.uuid4().hex[:12]}"
-        payload = ev.RunCreated(spec=spec, limits=limits, policy=policy)
+        payload = ev.RunCreated(engine=ev.ENGINE, spec=spec, limits=limits, policy=policy)
         at = self._clock.now()
         first = chain.link(
             run_id=run_id,

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from anneal_lab import listing
 from anneal_lab.model import LabError
 from anneal_lab.proc import run
 
@@ -34,21 +35,6 @@ def copy_tree(source: Path, target: Path) -> None:
     """Make `target` equal to `source`. `--checksum`: also where a script has put an old time back on a new file."""
     target.mkdir(parents=True, exist_ok=True)
     run([*_COPY, "--checksum", f"{source}/", f"{target}/"], timeout=600)
-
-
-def _bring_up_to_date(source: Path, target: Path, since_ns: int) -> None:
-    """Make `target`, a copy of `source` as it was at `since_ns`, equal to it again.
-
-    By size and time, which reads no contents; files that were touched since then and still have the size and time
-    of before are compared byte for byte. No script can turn a file's change time back.
-    """
-    doubtful = _backdated(source, target, since_ns - _MARGIN_NS)
-    run([*_COPY, f"{source}/", f"{target}/"], timeout=600)
-    if any("\udc80" <= char <= "\udcff" for name in doubtful for char in name):
-        copy_tree(source, target)  # a name that is no text cannot be handed on: look at every file
-    elif doubtful:
-        argv = [*_COPY[:-1], "--checksum", "--from0", "--files-from=-", f"{source}/", f"{target}/"]
-        run(argv, timeout=600, stdin="\0".join(doubtful))
 
 
 def _backdated(source: Path, target: Path, since_ns: int) -> list[str]:
@@ -75,27 +61,39 @@ def _touched(source: Path, since_ns: int) -> list[str]:
 def save(upper: Path, generations: Path, generation: str, *, recycle: str = "") -> None:
     """Copy beside, then rename: a generation that exists is whole.
 
-    recycle: a generation that nobody needs any more. It becomes the new one by copying only what differs, which costs
-    a tenth of a full copy; it is lost even where the copy fails.
+    recycle: a generation that nobody needs any more. It becomes the new one by copying only what was touched since it
+    was taken, which costs a tenth of a full copy; it is lost even where the copy fails.
     """
     generations.mkdir(parents=True, exist_ok=True)
     clear_leftovers(generations)
     target = generations / generation
     part = generations / f".{generation}.{os.getpid()}.{time.monotonic_ns()}.part"
     old = generations / recycle if recycle else None
+    # Listed before it is copied: what changes meanwhile, where the machine could not be held, is touched the next time.
+    now = listing.take(upper)
     try:
         if old is not None and old.is_dir():
-            since_ns = old.stat().st_ctime_ns
-            old.rename(part)
-            _bring_up_to_date(upper, part, since_ns)
+            _make_over(upper, old, part, now)
         else:
             copy_tree(upper, part)
         if target.exists():
             _discard(target)
         part.rename(target)
+        listing.store(now, target)
     finally:
         if part.exists():
             shutil.rmtree(part)
+
+
+def _make_over(upper: Path, old: Path, part: Path, now: bytes) -> None:
+    """Turn a generation into a copy of what is now; without its listing nobody knows what was touched since."""
+    before = listing.load(old)
+    listing.forget(old)
+    old.rename(part)
+    if before is None:
+        copy_tree(upper, part)
+    else:
+        listing.bring_up_to_date(upper, part, listing.touched(before, now))
 
 
 def names(generations: Path) -> tuple[str, ...]:
@@ -120,6 +118,7 @@ def drop(generations: Path, generation: str) -> None:
 
 def _discard(folder: Path) -> None:
     """Rename first: a half-removed generation must never be taken for a whole one."""
+    listing.forget(folder)
     gone = folder.with_name(f".{folder.name}.{os.getpid()}.{time.monotonic_ns()}.gone")
     folder.rename(gone)
     shutil.rmtree(gone)

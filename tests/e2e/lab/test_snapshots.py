@@ -63,6 +63,18 @@ def test_a_wrecked_state_can_itself_be_kept_and_restored(lab: Lab, machine: str,
     assert lab.tree_hash(machine) == wrecked
 
 
+def test_a_generation_made_out_of_a_spare_one_is_restored_byte_for_byte(lab: Lab, machine: str, remote: Remote) -> None:
+    lab.snapshot(machine, "g1")
+    remote(machine, f"sudo sh -c '{WRECK.replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'")
+    wrecked = _stopped_hash(lab, machine)
+    lab.snapshot(machine, "g2", recycle="g1")
+    assert lab.status(machine).generations == ("g2",)
+    lab.up(machine)
+    remote(machine, "sudo sh -c 'rm -f /etc/dangling /etc/fifo; rmdir /etc/issue; echo x > /etc/issue'")
+    lab.restore(machine, "g2", boot=False)
+    assert lab.tree_hash(machine) == wrecked
+
+
 def test_a_change_of_equal_size_within_one_second_is_reverted_even_with_its_old_time(
     lab: Lab, machine: str, remote: Remote
 ) -> None:

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from anneal_runtime.bus import EVENTS, WORK, Bus, Message, StreamSpec
-from anneal_runtime.bus_consumer import Consumer, ConsumerSpec
+from anneal_runtime.bus import EVENTS, WORK, Bus, Message, QueueFigures, Redelivery, StreamSpec
+from anneal_runtime.bus_consumer import Consumer
 from anneal_runtime.children import free_port
 from anneal_runtime.embedded import EmbeddedNats
-from anneal_runtime.errors import AnnealError, FailedPrecondition, Internal, InvalidArgument, Unavailable
+from anneal_runtime.errors import AnnealError, Crashed, DoerDied, FailedPrecondition, InvalidArgument, Unavailable
 from anneal_runtime.testing import TOKEN, eventually
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 SUBJECT = "anneal.work.action.apply"
+SOON = Redelivery(waits_s=(0.05, 0.05, 0.05))
 
 
 @pytest_asyncio.fixture
@@ -56,7 +57,7 @@ class Work:
 
 
 async def consume(bus: Bus, work: Work, **kwargs: Any) -> Consumer:
-    given: dict[str, Any] = {"concurrency": 1, "backoff_s": (0.05,), "on_poison": work.on_poison, **kwargs}
+    given: dict[str, Any] = {"concurrency": 1, "redelivery": SOON, "on_poison": work.on_poison, **kwargs}
     return await bus.consume(
         stream=WORK.name, durable="apply", subjects=["anneal.work.action.>"], handler=work, **given
     )
@@ -139,7 +140,7 @@ async def test_competing_consumers_share_the_work(bus: Bus, nats_server: Embedde
 
 async def test_a_retryable_failure_comes_again_after_the_backoff(bus: Bus) -> None:
     work = Work(Unavailable("not now"))
-    await consume(bus, work, backoff_s=(0.2, 9.0))
+    await consume(bus, work, redelivery=Redelivery(waits_s=(0.2, 9.0)))
     await bus.publish(SUBJECT, b"x", msg_id="m1")
     await eventually(work.got(b"x", b"x"))
     assert [m.deliveries for m in work.seen] == [1, 2]
@@ -148,34 +149,34 @@ async def test_a_retryable_failure_comes_again_after_the_backoff(bus: Bus) -> No
     assert work.poisoned == []
 
 
-async def test_a_message_that_keeps_failing_is_poison_after_max_deliver(bus: Bus) -> None:
+async def test_a_message_that_keeps_failing_is_given_up_after_its_last_wait(bus: Bus) -> None:
     work = Work(*(Unavailable(f"no {n}") for n in range(9)))
-    await consume(bus, work, max_deliver=3)
+    await consume(bus, work)
     await bus.publish(SUBJECT, b"x", msg_id="m1")
     await eventually(lambda: work.poisoned)
-    assert len(work.seen) == 3
-    assert [(data, error.message) for data, error in work.poisoned] == [(b"x", "no 2")]
+    assert len(work.seen) == 4
+    assert [(data, error.message) for data, error in work.poisoned] == [(b"x", "no 3")]
     assert await eventually_left(bus, 0)
 
 
 @pytest.mark.parametrize(
-    ("failure", "error"), [(InvalidArgument("bad"), InvalidArgument), (KeyError("house secret"), Internal)]
+    ("failure", "error"), [(InvalidArgument("bad"), InvalidArgument), (KeyError("house secret"), Crashed)]
 )
-async def test_a_failure_that_cannot_heal_is_poison_at_once(
+async def test_a_failure_that_cannot_heal_is_poison_after_three_deliveries(
     bus: Bus, failure: Exception, error: type[AnnealError]
 ) -> None:
-    work = Work(failure)
+    work = Work(*[failure] * 9)
     await consume(bus, work)
     await bus.publish(SUBJECT, b"x", msg_id="m1")
     await eventually(lambda: work.poisoned)
     assert type(work.poisoned[0][1]) is error
     assert "secret" not in work.poisoned[0][1].message
-    assert len(work.seen) == 1
+    assert [m.deliveries for m in work.seen] == [1, 2, 3]
     assert await eventually_left(bus, 0)
 
 
 async def test_a_message_stays_until_its_poison_was_reported(bus: Bus) -> None:
-    work = Work(InvalidArgument("bad"), InvalidArgument("bad"))
+    work = Work(*[InvalidArgument("bad")] * 9)
     reports: list[bytes] = []
 
     async def on_poison(message: Message, error: AnnealError) -> None:
@@ -189,12 +190,70 @@ async def test_a_message_stays_until_its_poison_was_reported(bus: Bus) -> None:
     assert await eventually_left(bus, 0)
 
 
-async def test_a_message_whose_workers_died_too_often_is_not_run_again(bus: Bus) -> None:
-    work = Work()
-    await consume(bus, work, max_deliver=0)
+async def test_a_message_whose_doers_died_each_time_is_not_run_again(bus: Bus, nats_server: EmbeddedNats) -> None:
+    work, dying = Work(), Work()
+    dying.gate = asyncio.Event()
     await bus.publish(SUBJECT, b"x", msg_id="m1")
+    for n in range(SOON.most):
+        doer = await Bus.connect(nats_server.url, TOKEN, name="dying")
+        await consume(doer, dying, ack_wait_s=0.2)
+        await eventually(lambda n=n: len(dying.seen) == n + 1)  # type: ignore[misc]
+        await doer._nc.close()
+        await doer.close(grace_s=0)
+    await consume(bus, work, ack_wait_s=0.2)
     await eventually(lambda: work.poisoned)
     assert work.seen == []
+    assert isinstance(work.poisoned[0][1], DoerDied)
+
+
+async def test_a_message_that_waits_for_its_next_delivery_holds_no_lane(bus: Bus) -> None:
+    work = Work(Unavailable("not now"))
+    await consume(bus, work, concurrency=1, redelivery=Redelivery(waits_s=(60.0,)))
+    await bus.publish(SUBJECT, b"first", msg_id="m1")
+    await bus.publish(SUBJECT, b"second", msg_id="m2")
+    await eventually(work.got(b"first", b"second"), timeout=2)
+
+
+async def test_heartbeats_go_on_while_poison_is_handed_over(bus: Bus) -> None:
+    work, reports = Work(*[InvalidArgument("bad")] * 9), 0
+
+    async def on_poison(message: Message, error: AnnealError) -> None:
+        nonlocal reports
+        reports += 1
+        await asyncio.sleep(1.0)
+
+    await consume(bus, work, concurrency=2, ack_wait_s=0.3, on_poison=on_poison)
+    await bus.publish(SUBJECT, b"x", msg_id="m1")
+    assert await eventually_left(bus, 0)
+    assert (len(work.seen), reports) == (3, 1)
+
+
+async def test_a_queue_tells_what_waits_what_is_under_way_and_what_came_again(bus: Bus) -> None:
+    async def figures() -> QueueFigures:
+        return await bus.queue(stream=WORK.name, durable="apply", subject="anneal.work.action.>")
+
+    for n in range(5):
+        await bus.publish(SUBJECT, b"%d" % n, msg_id=f"m{n}")
+    await bus.publish("anneal.work.model.plan", b"of another class", msg_id="m9")
+    assert await figures() == QueueFigures(depth=5)
+    work = Work(Unavailable("not now"))
+    await consume(bus, work, concurrency=2)
+    await eventually(lambda: len(work.seen) == 6)
+    assert await figures() == QueueFigures(idle=2)
+    work.gate = asyncio.Event()
+    work.failures = [Unavailable("not now")]
+    for n in range(5, 8):
+        await bus.publish(SUBJECT, b"%d" % n, msg_id=f"m{n}")
+    await eventually(lambda: len(work.seen) == 8)
+    assert await figures() == QueueFigures(depth=1, in_flight=2)
+    work.gate.set()
+    work.gate = asyncio.Event()
+
+    async def one_came_again() -> bool:
+        return (await figures()).redelivered == 1
+
+    await eventually(one_came_again)
+    work.gate.set()
 
 
 async def test_a_long_handler_keeps_its_message(bus: Bus) -> None:
@@ -334,11 +393,3 @@ async def test_the_trace_of_the_publisher_reaches_the_handler(bus: Bus) -> None:
     with trace.get_tracer("t").start_as_current_span("publisher") as span:
         await bus.publish(SUBJECT, b"x", msg_id="m1")
     await eventually(lambda: traces == [span.get_span_context().trace_id])
-
-
-def test_the_backoff_grows_and_its_last_step_repeats() -> None:
-    spec = ConsumerSpec(
-        stream="s", durable="d", subjects=(), concurrency=1, ack_wait_s=1, max_deliver=3, backoff_s=(10, 30, 60)
-    )
-    for deliveries, base in ((1, 10), (2, 30), (3, 60), (9, 60)):
-        assert base * 0.8 <= spec.delay(deliveries) <= base * 1.2

@@ -19,10 +19,11 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from anneal_runtime import telemetry
 from anneal_runtime.bus_consumer import Consumer, ConsumerSpec, Message
 from anneal_runtime.errors import AnnealError, FailedPrecondition, Unavailable
+from anneal_runtime.redelivery import Redelivery
 
 log = logging.getLogger(__name__)
 
-__all__ = ["EVENTS", "WORK", "Bus", "Consumer", "Message", "StreamSpec"]
+__all__ = ["EVENTS", "WORK", "Bus", "Consumer", "Message", "QueueFigures", "Redelivery", "StreamSpec"]
 
 MSG_ID = "Nats-Msg-Id"
 _PUBLISH_TIMEOUT_S = 5.0
@@ -40,6 +41,20 @@ class StreamSpec:
     retention: Literal["work", "limits"]
     max_age_s: float = 0.0
     duplicates_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueFigures:
+    """A durable consumer at this moment.
+
+    depth: never delivered yet. in_flight: delivered and not done, be it that a handler runs or that a wait runs until
+    the next delivery. redelivered: those of them that were delivered before. idle: pulls that wait for a message.
+    """
+
+    depth: int = 0
+    in_flight: int = 0
+    redelivered: int = 0
+    idle: int = 0
 
 
 WORK = StreamSpec(name=WORK_STREAM, subjects=("anneal.work.>",), retention="work")
@@ -117,8 +132,7 @@ class Bus:
         handler: Callable[[Message], Awaitable[None]],
         concurrency: int,
         ack_wait_s: float = 30.0,
-        max_deliver: int = 3,
-        backoff_s: Sequence[float] = (10.0, 30.0, 60.0),
+        redelivery: Redelivery | None = None,
         on_poison: Callable[[Message, AnnealError], Awaitable[None]] | None = None,
     ) -> Consumer:
         """Starts concurrency lanes that pull from the durable consumer and run handler; see Consumer for the rules."""
@@ -128,13 +142,29 @@ class Bus:
             subjects=tuple(subjects),
             concurrency=concurrency,
             ack_wait_s=ack_wait_s,
-            max_deliver=max_deliver,
-            backoff_s=tuple(backoff_s),
+            redelivery=redelivery or Redelivery(),
         )
         consumer = Consumer(self._nc, spec, handler, on_poison, lambda: self._restore(stream))
         await consumer.start()
         self._consumers.append(consumer)
         return consumer
+
+    async def queue(self, *, stream: str, durable: str, subject: str) -> QueueFigures:
+        """Figures of a consumer; where nobody has made it yet, all messages on subject wait. Raises Unavailable."""
+        try:
+            try:
+                found = await self._js.consumer_info(stream, durable)
+            except nats.js.errors.NotFoundError:
+                state = (await self._js.stream_info(stream, subjects_filter=subject)).state
+                return QueueFigures(depth=sum((state.subjects or {}).values()))
+        except (TimeoutError, nats.errors.Error) as e:
+            raise Unavailable(f"NATS does not tell of consumer {durable}: {e!r}") from e
+        return QueueFigures(
+            depth=found.num_pending,
+            in_flight=found.num_ack_pending,
+            redelivered=found.num_redelivered,
+            idle=found.num_waiting,
+        )
 
     async def _restore(self, stream: str) -> None:
         """Makes a stream again that was lost with the server's whole store."""

@@ -1,17 +1,17 @@
 """The consuming side of the bus: a durable pull consumer, worked by a fixed number of lanes.
 
-Rules for a message: while its handler runs the server hears of it every ack_wait/3. The handler returns: ack. It raises
-a retryable AnnealError: redelivered after the back-off, max_deliver times in all. It raises anything else, or was
-delivered too often (also by processes that died with it): on_poison(message, error), then the server drops it.
+Rules for a message: while its handler runs the server hears of it every ack_wait/3. The handler returns: ack. It
+raises: delivered again after a wait, as Redelivery says. After the last delivery, also where processes died with it:
+on_poison(message, error), then the server drops it.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import nats.errors
@@ -21,7 +21,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from anneal_runtime import telemetry
-from anneal_runtime.errors import AnnealError, Internal, Unavailable
+from anneal_runtime.errors import AnnealError, DoerDied, Unavailable
+from anneal_runtime.redelivery import Redelivery, crashed
 
 log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
@@ -36,35 +37,37 @@ _IDLE = "100"
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """A delivered message. deliveries counts from 1; msg_id is the publisher's."""
+    """A delivered message. deliveries counts from 1; msg_id is the publisher's.
+
+    retry_in_s: when it comes again should the handler fail in a way worth retrying; None: this is the last delivery.
+    poison_retry_in_s: the same for any other failure.
+    """
 
     data: bytes
     subject: str
     msg_id: str
     headers: Mapping[str, str] = field(default_factory=dict)
     deliveries: int = 1
+    retry_in_s: float | None = None
+    poison_retry_in_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumerSpec:
-    """Times in seconds. backoff_s[n] is the wait before delivery n + 2; the last one repeats."""
+    """ack_wait_s: silence after which the server takes a process for dead."""
 
     stream: str
     durable: str
     subjects: tuple[str, ...]
     concurrency: int
     ack_wait_s: float
-    max_deliver: int
-    backoff_s: tuple[float, ...]
-
-    def delay(self, deliveries: int) -> float:
-        """Seconds until the next delivery, with a fifth of jitter so that failures do not march in step."""
-        base = self.backoff_s[min(deliveries, len(self.backoff_s)) - 1] if self.backoff_s else 0.0
-        return base * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
+    redelivery: Redelivery
 
 
 Handler = Callable[[Message], Awaitable[None]]
 OnPoison = Callable[[Message, AnnealError], Awaitable[None]]
+# What the server is told of a message in the end.
+Answer = Callable[[], Awaitable[None]]
 
 
 class Consumer:
@@ -126,59 +129,62 @@ class Consumer:
             log.warning("consumer %s waits: %s", self._spec.durable, e)
 
     async def _process(self, raw: Msg) -> None:
-        message = _message_of(raw)
-        with _tracer.start_as_current_span(
-            f"consume {message.subject}", context=telemetry.extract(message.headers), kind=SpanKind.CONSUMER
-        ) as span:
-            span.set_attribute("messaging.message.id", message.msg_id)
-            error = await self._handled(raw, message)
-            if error is not None:
-                span.set_status(Status(StatusCode.ERROR, error.message))
-                await self._failed(raw, message, error)
-            else:
-                await raw.ack()
-
-    async def _handled(self, raw: Msg, message: Message) -> AnnealError | None:
-        """Runs the handler with heartbeats; returns how it failed."""
-        if message.deliveries > self._spec.max_deliver:
-            return Unavailable(f"delivered {message.deliveries} times and never finished")
+        message = _message_of(raw, self._spec.redelivery)
         beat = asyncio.create_task(self._beat(raw))
         try:
-            await self._handler(message)
+            with _tracer.start_as_current_span(
+                f"consume {message.subject}", context=telemetry.extract(message.headers), kind=SpanKind.CONSUMER
+            ) as span:
+                span.set_attribute("messaging.message.id", message.msg_id)
+                answer: Answer = raw.ack
+                if error := await self._handled(message):
+                    span.set_status(Status(StatusCode.ERROR, error.message))
+                    answer = await self._failed(raw, message, error)
         except asyncio.CancelledError:
             # Stopping: another process may take it at once.
             with contextlib.suppress(nats.errors.Error):
                 await raw.nak()
             raise
+        finally:
+            # Before the answer: a heartbeat after it would take the message for one that is worked on.
+            beat.cancel()
+        await answer()
+
+    async def _handled(self, message: Message) -> AnnealError | None:
+        """Runs the handler; returns how it failed."""
+        if self._spec.redelivery.outlived(message.deliveries):
+            return DoerDied(f"delivered {message.deliveries - 1} times, and nobody lived to say what came of it")
+        try:
+            await self._handler(message)
         except AnnealError as e:
             return e
-        except Exception:
+        except Exception as e:
             log.exception("handler failed", extra={"subject": message.subject, "msg_id": message.msg_id})
-            return Internal("the handler failed; the service's log has the cause")
-        finally:
-            beat.cancel()
+            return crashed(e)
         return None
 
     async def _beat(self, raw: Msg) -> None:
+        """Tells the server that the message is being worked on, for ever; a server that is away hears the next one."""
         while True:
             await asyncio.sleep(self._spec.ack_wait_s / 3)
-            await raw.in_progress()
+            with contextlib.suppress(nats.errors.Error):
+                await raw.in_progress()
 
-    async def _failed(self, raw: Msg, message: Message, error: AnnealError) -> None:
+    async def _failed(self, raw: Msg, message: Message, error: AnnealError) -> Answer:
+        """What the server is told: when to deliver the message again, or, once it was handed over, to drop it."""
         extra = {"subject": message.subject, "msg_id": message.msg_id, "deliveries": message.deliveries}
-        if error.retryable and message.deliveries < self._spec.max_deliver:
-            log.info("will be tried again: %s", error, extra=extra)
-            await raw.nak(delay=self._spec.delay(message.deliveries))
-            return
+        wait_s = message.retry_in_s if error.retryable else message.poison_retry_in_s
+        if wait_s is not None:
+            log.info("will be tried again: %s", error, extra={**extra, "wait_s": round(wait_s, 1)})
+            return partial(raw.nak, delay=wait_s)
         log.warning("given up: %s", error, extra=extra)
         try:
             if self._on_poison is not None:
                 await self._on_poison(message, error)
         except Exception:
             log.exception("on_poison failed; the message stays", extra=extra)
-            await raw.nak(delay=self._spec.delay(message.deliveries))
-            return
-        await raw.term()
+            return partial(raw.nak, delay=self._spec.redelivery.wait_s(message.deliveries))
+        return raw.term  # type: ignore[no-any-return]  # nats has no types
 
 
 class _Lane:
@@ -269,12 +275,16 @@ def _status(raw: Msg) -> str | None:
     return None if raw.reply.startswith("$JS.ACK.") else (raw.headers or {}).get("Status", "")
 
 
-def _message_of(raw: Msg) -> Message:
+def _message_of(raw: Msg, redelivery: Redelivery) -> Message:
     headers = dict(raw.headers or {})
+    deliveries = raw.metadata.num_delivered or 1
+    wait_s = redelivery.wait_s(deliveries)
     return Message(
         data=raw.data,
         subject=raw.subject,
         msg_id=headers.get("Nats-Msg-Id", ""),
         headers=headers,
-        deliveries=raw.metadata.num_delivered or 1,
+        deliveries=deliveries,
+        retry_in_s=None if redelivery.is_last(deliveries, poison=False) else wait_s,
+        poison_retry_in_s=None if redelivery.is_last(deliveries, poison=True) else wait_s,
     )

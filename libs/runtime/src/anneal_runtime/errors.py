@@ -180,6 +180,24 @@ class Internal(AnnealError):
     http_status = 500
 
 
+class Crashed(Internal):
+    """A handler broke while it carried a message out: a defect of ours, or a message that nothing can carry out."""
+
+    reason = "crashed"
+
+
+class DoerDied(Internal):
+    """Every process that took the message died, or was stopped, before it could say what came of it."""
+
+    reason = "doer_died"
+
+
+class Unreadable(InvalidArgument):
+    """A message that is none of ours, or of another version."""
+
+    reason = "unreadable"
+
+
 class DataLoss(AnnealError):
     """Stored data is not what was written."""
 

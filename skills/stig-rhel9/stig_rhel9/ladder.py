@@ -4,7 +4,7 @@ A fix of our own that replaces the vendor's stands before it: what is known not 
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -18,9 +18,10 @@ from anneal_skillkit.interfaces import Context, ExecResult
 from anneal_skillkit.manifest import Manifest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stig_rhel9.content import Content, ContentStore, Rule
+from stig_rhel9.content import ContentStore, Rule
 
 _META: Final = "meta.yaml"
+_SCRIPT: Final = "fix.sh"
 
 
 class FixMeta(BaseModel):
@@ -38,6 +39,8 @@ class FixMeta(BaseModel):
     replaces: Literal["vendor", ""] = ""
     # Variables of the content that the script uses: each stands at its head with the profile's value.
     values: tuple[Annotated[str, Field(pattern=r"^[a-z]\w+$")], ...] = ()
+    # Functions that several fixes share: fixes/<part>.sh stands at the head of the script, after the values.
+    parts: tuple[Annotated[str, Field(pattern=r"^[a-z]\w+$")], ...] = ()
 
 
 class StigExecutor:
@@ -52,11 +55,11 @@ class StigExecutor:
         """Candidates in the order they are to be tried. Raises InvalidArgument for a broken curated fix."""
         content = await self._store.get(ctx.profile, ctx.tailoring)
         rule = content.rule(item.id)
-        script = self._fixes / rule.id / "fix.sh"
-        if not script.is_file():
+        folder = self._fixes / rule.id
+        if not (folder / _SCRIPT).is_file():
             return self._vendor(rule)
-        meta = read_meta(script.parent)
-        curated = self._curated(rule, meta, _with_values(script, meta, content))
+        meta = read_meta(folder)
+        curated = self._curated(rule, meta, read_script(folder, meta, content.values()))
         vendor = self._vendor(rule)
         return [curated, *vendor] if meta.replaces == "vendor" else [*vendor, curated]
 
@@ -112,17 +115,17 @@ class StigExecutor:
         return self._manifest.timeouts.apply
 
 
-def _with_values(script: Path, meta: FixMeta, content: Content) -> str:
-    """The script with the profile's values at its head. Raises InvalidArgument for one that the content lacks."""
-    text = script.read_text(encoding="utf-8")
-    if not meta.values:
-        return text
-    known = content.values()
-    if unknown := [name for name in meta.values if name not in known]:
-        raise InvalidArgument(f"{script.parent / _META}: values: the content has no {unknown[0]}", field="values")
-    head = "".join(f"{name}={shlex.quote(known[name])}\n" for name in meta.values)
-    first, _, rest = text.partition("\n")
-    return f"{first}\n{head}{rest}"
+def read_script(folder: Path, meta: FixMeta, values: Mapping[str, str]) -> str:
+    """A curated fix as it is shown and as it runs: values and shared parts at its head. Raises InvalidArgument."""
+    path = folder / _META
+    if unknown := [name for name in meta.values if name not in values]:
+        raise InvalidArgument(f"{path}: values: the content has no {unknown[0]}", field="values")
+    files = [folder.parent / f"{name}.sh" for name in meta.parts]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise InvalidArgument(f"{path}: parts: there is no {missing[0]} in {folder.parent}", field="parts")
+    first, _, rest = (folder / _SCRIPT).read_text(encoding="utf-8").partition("\n")
+    head = [f"{name}={shlex.quote(values[name])}\n" for name in meta.values]
+    return "".join([f"{first}\n", *head, *(file.read_text(encoding="utf-8") for file in files), rest])
 
 
 def read_meta(folder: Path) -> FixMeta:

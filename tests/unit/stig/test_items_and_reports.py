@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -145,10 +146,10 @@ def test_a_broken_curated_fix_names_the_file_and_the_field(skill: Skill, tmp_pat
 def test_every_curated_fix_is_whole_and_passes_the_gate(skill: Skill, folder: Path) -> None:
     from anneal_contracts.facts import Action
     from anneal_skillkit.policy import decide
-    from stig_rhel9.ladder import read_meta
+    from stig_rhel9.ladder import read_meta, read_script
 
     meta = read_meta(folder)
-    script = (folder / "fix.sh").read_text(encoding="utf-8")
+    script = read_script(folder, meta, dict.fromkeys(meta.values, "15"))
     action = Action(
         source=FixSource.CURATED, kind="bash", title=meta.title, content=script, needs_reboot=meta.needs_reboot
     )
@@ -187,6 +188,23 @@ async def test_a_fix_that_replaces_the_vendors_comes_first_with_the_profiles_val
     with pytest.raises(InvalidArgument, match="nowhere") as caught:
         await executor.ladder(ctx, item)
     assert caught.value.field == "values"
+
+
+def test_a_part_that_fixes_share_is_in_the_script_that_is_shown_and_works_in_it(skill: Skill, tmp_path: Path) -> None:
+    from stig_rhel9.ladder import FixMeta, read_script
+
+    folder = tmp_path / "fixes" / "rule"
+    folder.mkdir(parents=True)
+    (folder / "fix.sh").write_text("#!/bin/bash\nset -e\nsay\n")
+    (folder.parent / "shared.sh").write_text('say() { echo "at least $min"; }\n')
+    meta = FixMeta(title="t", why="w", values=("min",), parts=("shared",))
+    script = read_script(folder, meta, {"min": "15"})
+    assert script == '#!/bin/bash\nmin=15\nsay() { echo "at least $min"; }\nset -e\nsay\n'
+    ran = subprocess.run(["bash", "-s"], input=script, capture_output=True, text=True, check=True)
+    assert ran.stdout == "at least 15\n"
+    with pytest.raises(InvalidArgument, match=r"no nowhere\.sh") as caught:
+        read_script(folder, meta.model_copy(update={"parts": ("nowhere",)}), {"min": "15"})
+    assert caught.value.field == "parts"
 
 
 async def test_the_checklist_has_every_rule_with_its_status(skill: Skill, manifest: Manifest, tmp_path: Path) -> None:

@@ -16,13 +16,15 @@ from anneal.common.v1.common_pb2 import Event, ScoreCounts
 from anneal.evaluator.v1 import evaluator_pb2 as ev
 from anneal.evaluator.v1 import evaluator_pb2_grpc as ev_grpc
 from anneal.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
+from anneal.supervisor.v1 import queues_pb2 as qu
+from anneal.supervisor.v1 import queues_pb2_grpc as qu_grpc
 from anneal.supervisor.v1 import supervisor_pb2 as sv
 from anneal.supervisor.v1 import supervisor_pb2_grpc as sv_grpc
 from anneal_contracts.canonical import canonical_json
 from anneal_core.chain import link
 from anneal_gateway.app import GatewayApp
 from anneal_gateway.settings import GatewaySettings
-from anneal_runtime.errors import NotFound, Unavailable
+from anneal_runtime.errors import FailedPrecondition, NotFound, Unavailable
 from anneal_runtime.rpc import channel, serve
 from anneal_runtime.settings import load
 
@@ -31,7 +33,12 @@ from tests.support.sample_run import BLOBS, sample_run
 
 
 @dataclass
-class Behind(sv_grpc.SupervisorServiceServicer, ev_grpc.EvaluatorServiceServicer, cp_grpc.CheckpointServiceServicer):
+class Behind(
+    sv_grpc.SupervisorServiceServicer,
+    qu_grpc.QueueServiceServicer,
+    ev_grpc.EvaluatorServiceServicer,
+    cp_grpc.CheckpointServiceServicer,
+):
     """Supervisor, evaluator and checkpoint in one, knowing one run. calls: the requests they got."""
 
     run: sv.Run = field(default_factory=sample_run)
@@ -97,6 +104,21 @@ class Behind(sv_grpc.SupervisorServiceServicer, ev_grpc.EvaluatorServiceServicer
         self.calls.append(request)
         return cp.AddTargetResponse(target=request.target)
 
+    async def ListQueues(self, request: qu.ListQueuesRequest, context: Any) -> qu.ListQueuesResponse:
+        self.calls.append(request)
+        return qu.ListQueuesResponse(queues=[qu.Queue(work_class="action", depth=3)])
+
+    async def GetParked(self, request: qu.GetParkedRequest, context: Any) -> qu.GetParkedResponse:
+        return qu.GetParkedResponse(message=qu.ParkedMessage(id=request.id), data=b"x")
+
+    async def RetryParked(self, request: qu.RetryParkedRequest, context: Any) -> qu.RetryParkedResponse:
+        self.calls.append(request)
+        raise FailedPrecondition("nobody waits for it", field="id")
+
+    async def DropParked(self, request: qu.DropParkedRequest, context: Any) -> qu.DropParkedResponse:
+        self.calls.append(request)
+        return qu.DropParkedResponse(message=qu.ParkedMessage(id=request.id, state="dropped"))
+
 
 @dataclass
 class Gateway:
@@ -148,6 +170,7 @@ async def make_gateway(
                     "anneal.supervisor.v1.SupervisorService",
                     _register(sv_grpc.add_SupervisorServiceServicer_to_server, behind),
                 ),
+                ("anneal.supervisor.v1.QueueService", _register(qu_grpc.add_QueueServiceServicer_to_server, behind)),
                 (
                     "anneal.evaluator.v1.EvaluatorService",
                     _register(ev_grpc.add_EvaluatorServiceServicer_to_server, behind),

@@ -5,9 +5,10 @@ import json
 import pytest
 from anneal.checkpoint.v1.checkpoint_pb2 import AddTargetRequest, Target
 from anneal.gateway.v1.gateway_pb2 import GetReportRequest, ListUpstreamsRequest
+from anneal.supervisor.v1.queues_pb2 import DropParkedRequest, GetParkedRequest, ListQueuesRequest, RetryParkedRequest
 from anneal.supervisor.v1.supervisor_pb2 import CreateRunRequest, GetRunRequest, ReadEventsRequest, RunSpec
 from anneal_core.chain import Event, verify
-from anneal_runtime.errors import NotFound
+from anneal_runtime.errors import FailedPrecondition, NotFound
 
 from tests.integration.gateway.conftest import Behind, Gateway, MakeGateway, scripted_profile
 from tests.support.model_server import ModelServer
@@ -115,3 +116,16 @@ async def test_upstreams_are_listed_with_their_circuit_and_their_problem(
     assert (default.profile, default.may, default.circuit) == ("default", "none", "closed")
     assert default.base_url == "http://127.0.0.1:7480/v1"
     assert "NOT_SET" in big.problem.description
+
+
+async def test_queues_and_parked_messages_are_the_supervisors(make_gateway: MakeGateway, behind: Behind) -> None:
+    gateway = await make_gateway({})
+    listed = await gateway.stub.ListQueues(ListQueuesRequest(limit=7))
+    assert [(q.work_class, q.depth) for q in listed.queues] == [("action", 3)]
+    assert (await gateway.stub.GetParked(GetParkedRequest(id="pk-1"))).data == b"x"
+    with pytest.raises(FailedPrecondition) as caught:
+        await gateway.stub.RetryParked(RetryParkedRequest(idempotency_key="r", id="pk-1"))
+    assert caught.value.field == "id"
+    dropped = await gateway.stub.DropParked(DropParkedRequest(idempotency_key="d", id="pk-1"))
+    assert dropped.message.state == "dropped"
+    assert [getattr(c, "idempotency_key", c) for c in behind.calls] == [ListQueuesRequest(limit=7), "r", "d"]

@@ -4,6 +4,7 @@ Every model is frozen and refuses unknown fields: a message from another version
 later.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -331,19 +332,43 @@ Result = Annotated[
 # One stream of work; one durable pull consumer a class of work.
 WORK_STREAM = "ANNEAL_WORK"
 EVENT_STREAM = "ANNEAL_EVENTS"
-SUBJECT_BY_KIND: dict[str, str] = {
-    "discover": "anneal.work.evaluation.discover",
-    "evaluate": "anneal.work.evaluation.evaluate",
-    "evaluate_group": "anneal.work.evaluation.evaluate_group",
-    "verify": "anneal.work.evaluation.verify",
-    "check_health": "anneal.work.evaluation.check_health",
-    "plan": "anneal.work.model.plan",
-    "propose": "anneal.work.model.propose",
-    "apply": "anneal.work.action.apply",
-    "reflect": "anneal.work.post.reflect",
+
+
+class WorkClass(StrEnum):
+    """Work that shares a queue, and the name of its durable consumer. No class ever waits for another."""
+
+    EVALUATION = "evaluation"  # looking at a target: scans, verdicts, health
+    MODEL = "model"  # plans and model turns: slow, and bounded by the model's server
+    ACTION = "action"  # changes of a target
+    POST = "post"  # what nobody's next step waits for: words for people, reports, notifications, indexing
+
+    @property
+    def subjects(self) -> str:
+        """The subjects of all its kinds."""
+        return f"anneal.work.{self}.>"
+
+
+_KINDS: dict[WorkClass, tuple[str, ...]] = {
+    WorkClass.EVALUATION: ("discover", "evaluate", "evaluate_group", "verify", "check_health"),
+    WorkClass.MODEL: ("plan", "propose"),
+    WorkClass.ACTION: ("apply",),
+    WorkClass.POST: ("reflect",),
 }
 
 
 def event_subject(run_id: str) -> str:
     """Subject on which a run's events are published."""
+SUBJECT_BY_KIND: dict[str, str] = {kind: f"anneal.work.{c}.{kind}" for c, kinds in _KINDS.items() for kind in kinds}
+
+
+def command_msg_id(run_id: str, command_id: str) -> str:
+    """Message id of a command: one that cannot be read still tells whose it is."""
+    return f"{run_id}/{command_id}"
+
+
+def command_of(msg_id: str) -> tuple[str, str]:
+    """Run and command of a message id, also of one that was sent again; empty where it is no command's."""
+    run_id, _, rest = msg_id.partition("/")
+    command_id = rest.partition("/")[0]
+    return (run_id, command_id) if command_id else ("", "")
     return f"anneal.events.{run_id}"

@@ -8,6 +8,7 @@ from anneal.common.v1.common_pb2 import FieldViolation
 from anneal.evaluator.v1 import evaluator_pb2 as ev
 from anneal.gateway.v1 import gateway_pb2 as gw
 from anneal.gateway.v1 import gateway_pb2_grpc
+from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import supervisor_pb2 as sv
 from anneal_contracts.roles import ModelRole
 
@@ -77,6 +78,18 @@ class GatewayApi(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def RecordBaseline(self, request: ev.RecordBaselineRequest, context: Any) -> ev.RecordBaselineResponse:
         return await self._clients.evaluator.RecordBaseline(request)
+
+    async def ListQueues(self, request: qu.ListQueuesRequest, context: Any) -> qu.ListQueuesResponse:
+        return await self._clients.queues.ListQueues(request)
+
+    async def GetParked(self, request: qu.GetParkedRequest, context: Any) -> qu.GetParkedResponse:
+        return await self._clients.queues.GetParked(request)
+
+    async def RetryParked(self, request: qu.RetryParkedRequest, context: Any) -> qu.RetryParkedResponse:
+        return await self._clients.queues.RetryParked(request)
+
+    async def DropParked(self, request: qu.DropParkedRequest, context: Any) -> qu.DropParkedResponse:
+        return await self._clients.queues.DropParked(request)
 
     async def ListUpstreams(self, request: gw.ListUpstreamsRequest, context: Any) -> gw.ListUpstreamsResponse:
         return gw.ListUpstreamsResponse(upstreams=[self._upstream(name) for name, _ in self._door.profiles.items()])

@@ -19,6 +19,7 @@ from anneal_contracts.work import (
     Restored,
     Result,
     Snapshotted,
+    command_msg_id,
 )
 from anneal_core import commands
 from anneal_core.attempts import candidate_of
@@ -63,7 +64,8 @@ class Dispatcher:
         action = await self._action(state, pending) if pending.kind in ("apply", "undo") else None
         command = commands.build(state, pending, action)
         subject = SUBJECT_BY_KIND[command.kind]
-        return Outgoing(subject=subject, msg_id=pending.command_id, data=canonical_json(command))
+        msg_id = command_msg_id(state.run_id, pending.command_id)
+        return Outgoing(subject=subject, msg_id=msg_id, data=canonical_json(command))
 
     async def _action(self, state: RunState, pending: Pending) -> Action:
         candidate = candidate_of(state, pending.item_id)

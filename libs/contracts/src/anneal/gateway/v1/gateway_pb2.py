@@ -25,26 +25,27 @@ _sym_db = _symbol_database.Default()
 from anneal.checkpoint.v1 import checkpoint_pb2 as anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2
 from anneal.common.v1 import common_pb2 as anneal_dot_common_dot_v1_dot_common__pb2
 from anneal.evaluator.v1 import evaluator_pb2 as anneal_dot_evaluator_dot_v1_dot_evaluator__pb2
+from anneal.supervisor.v1 import queues_pb2 as anneal_dot_supervisor_dot_v1_dot_queues__pb2
 from anneal.supervisor.v1 import supervisor_pb2 as anneal_dot_supervisor_dot_v1_dot_supervisor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61nneal/gateway/v1/gateway.proto\x12\x11\x61nneal.gateway.v1\x1a%anneal/checkpoint/v1/checkpoint.proto\x1a\x1d\x61nneal/common/v1/common.proto\x1a#anneal/evaluator/v1/evaluator.proto\x1a%anneal/supervisor/v1/supervisor.proto\"2\n\x10GetReportRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"6\n\x11GetReportResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\"\x16\n\x14ListUpstreamsRequest\"G\n\x15ListUpstreamsResponse\x12.\n\tupstreams\x18\x01 \x03(\x0b\x32\x1b.anneal.gateway.v1.Upstream\"\x8d\x01\n\x08Upstream\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0b\n\x03may\x18\x04 \x01(\t\x12\x0f\n\x07\x63ircuit\x18\x05 \x01(\t\x12\x31\n\x07problem\x18\x06 \x01(\x0b\x32 .anneal.common.v1.FieldViolation2\xa6\x0b\n\x0eGatewayService\x12\\\n\tCreateRun\x12&.anneal.supervisor.v1.CreateRunRequest\x1a\'.anneal.supervisor.v1.CreateRunResponse\x12S\n\x06GetRun\x12#.anneal.supervisor.v1.GetRunRequest\x1a$.anneal.supervisor.v1.GetRunResponse\x12Y\n\x08ListRuns\x12%.anneal.supervisor.v1.ListRunsRequest\x1a&.anneal.supervisor.v1.ListRunsResponse\x12\\\n\tCancelRun\x12&.anneal.supervisor.v1.CancelRunRequest\x1a\'.anneal.supervisor.v1.CancelRunResponse\x12_\n\x08WatchRun\x12\'.anneal.supervisor.v1.ReadEventsRequest\x1a(.anneal.supervisor.v1.ReadEventsResponse0\x01\x12\\\n\tVerifyRun\x12&.anneal.supervisor.v1.VerifyRunRequest\x1a\'.anneal.supervisor.v1.VerifyRunResponse\x12V\n\x07GetBlob\x12$.anneal.supervisor.v1.GetBlobRequest\x1a%.anneal.supervisor.v1.GetBlobResponse\x12X\n\tGetReport\x12#.anneal.gateway.v1.GetReportRequest\x1a$.anneal.gateway.v1.GetReportResponse0\x01\x12\\\n\tAddTarget\x12&.anneal.checkpoint.v1.AddTargetRequest\x1a\'.anneal.checkpoint.v1.AddTargetResponse\x12\x62\n\x0bListTargets\x12(.anneal.checkpoint.v1.ListTargetsRequest\x1a).anneal.checkpoint.v1.ListTargetsResponse\x12\x65\n\x0cRemoveTarget\x12).anneal.checkpoint.v1.RemoveTargetRequest\x1a*.anneal.checkpoint.v1.RemoveTargetResponse\x12`\n\x0b\x43heckTarget\x12\'.anneal.evaluator.v1.CheckTargetRequest\x1a(.anneal.evaluator.v1.CheckTargetResponse\x12]\n\nListSkills\x12&.anneal.evaluator.v1.ListSkillsRequest\x1a\'.anneal.evaluator.v1.ListSkillsResponse\x12i\n\x0eRecordBaseline\x12*.anneal.evaluator.v1.RecordBaselineRequest\x1a+.anneal.evaluator.v1.RecordBaselineResponse\x12\x62\n\rListUpstreams\x12\'.anneal.gateway.v1.ListUpstreamsRequest\x1a(.anneal.gateway.v1.ListUpstreamsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61nneal/gateway/v1/gateway.proto\x12\x11\x61nneal.gateway.v1\x1a%anneal/checkpoint/v1/checkpoint.proto\x1a\x1d\x61nneal/common/v1/common.proto\x1a#anneal/evaluator/v1/evaluator.proto\x1a!anneal/supervisor/v1/queues.proto\x1a%anneal/supervisor/v1/supervisor.proto\"2\n\x10GetReportRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"6\n\x11GetReportResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\"\x16\n\x14ListUpstreamsRequest\"G\n\x15ListUpstreamsResponse\x12.\n\tupstreams\x18\x01 \x03(\x0b\x32\x1b.anneal.gateway.v1.Upstream\"\x8d\x01\n\x08Upstream\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0b\n\x03may\x18\x04 \x01(\t\x12\x0f\n\x07\x63ircuit\x18\x05 \x01(\t\x12\x31\n\x07problem\x18\x06 \x01(\x0b\x32 .anneal.common.v1.FieldViolation2\xaa\x0e\n\x0eGatewayService\x12\\\n\tCreateRun\x12&.anneal.supervisor.v1.CreateRunRequest\x1a\'.anneal.supervisor.v1.CreateRunResponse\x12S\n\x06GetRun\x12#.anneal.supervisor.v1.GetRunRequest\x1a$.anneal.supervisor.v1.GetRunResponse\x12Y\n\x08ListRuns\x12%.anneal.supervisor.v1.ListRunsRequest\x1a&.anneal.supervisor.v1.ListRunsResponse\x12\\\n\tCancelRun\x12&.anneal.supervisor.v1.CancelRunRequest\x1a\'.anneal.supervisor.v1.CancelRunResponse\x12_\n\x08WatchRun\x12\'.anneal.supervisor.v1.ReadEventsRequest\x1a(.anneal.supervisor.v1.ReadEventsResponse0\x01\x12\\\n\tVerifyRun\x12&.anneal.supervisor.v1.VerifyRunRequest\x1a\'.anneal.supervisor.v1.VerifyRunResponse\x12V\n\x07GetBlob\x12$.anneal.supervisor.v1.GetBlobRequest\x1a%.anneal.supervisor.v1.GetBlobResponse\x12X\n\tGetReport\x12#.anneal.gateway.v1.GetReportRequest\x1a$.anneal.gateway.v1.GetReportResponse0\x01\x12\\\n\tAddTarget\x12&.anneal.checkpoint.v1.AddTargetRequest\x1a\'.anneal.checkpoint.v1.AddTargetResponse\x12\x62\n\x0bListTargets\x12(.anneal.checkpoint.v1.ListTargetsRequest\x1a).anneal.checkpoint.v1.ListTargetsResponse\x12\x65\n\x0cRemoveTarget\x12).anneal.checkpoint.v1.RemoveTargetRequest\x1a*.anneal.checkpoint.v1.RemoveTargetResponse\x12`\n\x0b\x43heckTarget\x12\'.anneal.evaluator.v1.CheckTargetRequest\x1a(.anneal.evaluator.v1.CheckTargetResponse\x12]\n\nListSkills\x12&.anneal.evaluator.v1.ListSkillsRequest\x1a\'.anneal.evaluator.v1.ListSkillsResponse\x12i\n\x0eRecordBaseline\x12*.anneal.evaluator.v1.RecordBaselineRequest\x1a+.anneal.evaluator.v1.RecordBaselineResponse\x12_\n\nListQueues\x12\'.anneal.supervisor.v1.ListQueuesRequest\x1a(.anneal.supervisor.v1.ListQueuesResponse\x12\\\n\tGetParked\x12&.anneal.supervisor.v1.GetParkedRequest\x1a\'.anneal.supervisor.v1.GetParkedResponse\x12\x62\n\x0bRetryParked\x12(.anneal.supervisor.v1.RetryParkedRequest\x1a).anneal.supervisor.v1.RetryParkedResponse\x12_\n\nDropParked\x12\'.anneal.supervisor.v1.DropParkedRequest\x1a(.anneal.supervisor.v1.DropParkedResponse\x12\x62\n\rListUpstreams\x12\'.anneal.gateway.v1.ListUpstreamsRequest\x1a(.anneal.gateway.v1.ListUpstreamsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anneal.gateway.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETREPORTREQUEST']._serialized_start=200
-  _globals['_GETREPORTREQUEST']._serialized_end=250
-  _globals['_GETREPORTRESPONSE']._serialized_start=252
-  _globals['_GETREPORTRESPONSE']._serialized_end=306
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=308
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=330
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=332
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=403
-  _globals['_UPSTREAM']._serialized_start=406
-  _globals['_UPSTREAM']._serialized_end=547
-  _globals['_GATEWAYSERVICE']._serialized_start=550
-  _globals['_GATEWAYSERVICE']._serialized_end=1996
+  _globals['_GETREPORTREQUEST']._serialized_start=235
+  _globals['_GETREPORTREQUEST']._serialized_end=285
+  _globals['_GETREPORTRESPONSE']._serialized_start=287
+  _globals['_GETREPORTRESPONSE']._serialized_end=341
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=343
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=365
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=367
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=438
+  _globals['_UPSTREAM']._serialized_start=441
+  _globals['_UPSTREAM']._serialized_end=582
+  _globals['_GATEWAYSERVICE']._serialized_start=585
+  _globals['_GATEWAYSERVICE']._serialized_end=2419
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ import warnings
 from anneal.checkpoint.v1 import checkpoint_pb2 as anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2
 from anneal.evaluator.v1 import evaluator_pb2 as anneal_dot_evaluator_dot_v1_dot_evaluator__pb2
 from anneal.gateway.v1 import gateway_pb2 as anneal_dot_gateway_dot_v1_dot_gateway__pb2
+from anneal.supervisor.v1 import queues_pb2 as anneal_dot_supervisor_dot_v1_dot_queues__pb2
 from anneal.supervisor.v1 import supervisor_pb2 as anneal_dot_supervisor_dot_v1_dot_supervisor__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -107,6 +108,26 @@ class GatewayServiceStub:
                 request_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineRequest.SerializeToString,
                 response_deserializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineResponse.FromString,
                 _registered_method=True)
+        self.ListQueues = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/ListQueues',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesResponse.FromString,
+                _registered_method=True)
+        self.GetParked = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/GetParked',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.GetParkedRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.GetParkedResponse.FromString,
+                _registered_method=True)
+        self.RetryParked = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/RetryParked',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.RetryParkedRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.RetryParkedResponse.FromString,
+                _registered_method=True)
+        self.DropParked = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/DropParked',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.DropParkedRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.DropParkedResponse.FromString,
+                _registered_method=True)
         self.ListUpstreams = channel.unary_unary(
                 '/anneal.gateway.v1.GatewayService/ListUpstreams',
                 request_serializer=anneal_dot_gateway_dot_v1_dot_gateway__pb2.ListUpstreamsRequest.SerializeToString,
@@ -203,6 +224,30 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListQueues(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetParked(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryParked(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropParked(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListUpstreams(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -281,6 +326,26 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.RecordBaseline,
                     request_deserializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineRequest.FromString,
                     response_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineResponse.SerializeToString,
+            ),
+            'ListQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueues,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'GetParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetParked,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.GetParkedRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.GetParkedResponse.SerializeToString,
+            ),
+            'RetryParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryParked,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.RetryParkedRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.RetryParkedResponse.SerializeToString,
+            ),
+            'DropParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropParked,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.DropParkedRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.DropParkedResponse.SerializeToString,
             ),
             'ListUpstreams': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUpstreams,
@@ -666,6 +731,114 @@ class GatewayService:
             '/anneal.gateway.v1.GatewayService/RecordBaseline',
             anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineRequest.SerializeToString,
             anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/ListQueues',
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/GetParked',
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.GetParkedRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.GetParkedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/RetryParked',
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.RetryParkedRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.RetryParkedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/DropParked',
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.DropParkedRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_queues__pb2.DropParkedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ The only door: what people and programs may ask of anneal."""
 from anneal.checkpoint.v1 import checkpoint_pb2 as _checkpoint_pb2
 from anneal.evaluator.v1 import evaluator_pb2 as _evaluator_pb2
 from anneal.gateway.v1 import gateway_pb2 as _gateway_pb2
+from anneal.supervisor.v1 import queues_pb2 as _queues_pb2
 from anneal.supervisor.v1 import supervisor_pb2 as _supervisor_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -50,6 +51,10 @@ class GatewayServiceStub:
     CheckTarget: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CheckTargetRequest, _evaluator_pb2.CheckTargetResponse]
     ListSkills: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListSkillsRequest, _evaluator_pb2.ListSkillsResponse]
     RecordBaseline: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RecordBaselineRequest, _evaluator_pb2.RecordBaselineResponse]
+    ListQueues: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]
+    GetParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.GetParkedRequest, _queues_pb2.GetParkedResponse]
+    RetryParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.RetryParkedRequest, _queues_pb2.RetryParkedResponse]
+    DropParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.DropParkedRequest, _queues_pb2.DropParkedResponse]
     ListUpstreams: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListUpstreamsRequest, _gateway_pb2.ListUpstreamsResponse]
 
 @_typing.type_check_only
@@ -71,6 +76,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     CheckTarget: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CheckTargetRequest, _evaluator_pb2.CheckTargetResponse]  # type: ignore[assignment]
     ListSkills: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListSkillsRequest, _evaluator_pb2.ListSkillsResponse]  # type: ignore[assignment]
     RecordBaseline: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RecordBaselineRequest, _evaluator_pb2.RecordBaselineResponse]  # type: ignore[assignment]
+    ListQueues: _aio.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]  # type: ignore[assignment]
+    GetParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.GetParkedRequest, _queues_pb2.GetParkedResponse]  # type: ignore[assignment]
+    RetryParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.RetryParkedRequest, _queues_pb2.RetryParkedResponse]  # type: ignore[assignment]
+    DropParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.DropParkedRequest, _queues_pb2.DropParkedResponse]  # type: ignore[assignment]
     ListUpstreams: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListUpstreamsRequest, _gateway_pb2.ListUpstreamsResponse]  # type: ignore[assignment]
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -173,6 +182,34 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.RecordBaselineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.RecordBaselineResponse, _abc.Awaitable[_evaluator_pb2.RecordBaselineResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListQueues(
+        self,
+        request: _queues_pb2.ListQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.ListQueuesResponse, _abc.Awaitable[_queues_pb2.ListQueuesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetParked(
+        self,
+        request: _queues_pb2.GetParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.GetParkedResponse, _abc.Awaitable[_queues_pb2.GetParkedResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RetryParked(
+        self,
+        request: _queues_pb2.RetryParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.RetryParkedResponse, _abc.Awaitable[_queues_pb2.RetryParkedResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DropParked(
+        self,
+        request: _queues_pb2.DropParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.DropParkedResponse, _abc.Awaitable[_queues_pb2.DropParkedResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListUpstreams(

@@ -1,0 +1,23 @@
+"""Classes of work and the ids of messages."""
+
+from typing import get_args
+
+import pytest
+from anneal_contracts.work import SUBJECT_BY_KIND, Command, WorkClass, command_msg_id, command_of
+
+
+def test_every_kind_of_command_belongs_to_one_class() -> None:
+    kinds = {kind.model_fields["kind"].default for kind in get_args(get_args(Command)[0])}
+    assert kinds == set(SUBJECT_BY_KIND)
+    homes = {kind: [c for c in WorkClass if s.startswith(c.subjects[:-1])] for kind, s in SUBJECT_BY_KIND.items()}
+    assert all(len(found) == 1 for found in homes.values()), homes
+
+
+@pytest.mark.parametrize("again", ["", "/again-1", "/again-1/again-2"])
+def test_a_message_id_tells_run_and_command_however_often_it_was_sent(again: str) -> None:
+    assert command_of(command_msg_id("run-1", "c0ffee") + again) == ("run-1", "c0ffee")
+
+
+@pytest.mark.parametrize("foreign", ["", "m1", "run-1/"])
+def test_an_id_that_is_no_commands_belongs_to_no_run(foreign: str) -> None:
+    assert command_of(foreign) == ("", "")

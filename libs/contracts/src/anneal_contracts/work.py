@@ -86,6 +86,10 @@ class Apply(CommandBase):
     attempt: int
     action: Action
     effect_key: str
+    # Key of the effect that this one takes back; empty: none.
+    undoes: str = ""
+    # Number of the event that gave the command out. Ledger and target refuse one that is lower than they have seen.
+    command_seq: int = 0
 
 
 class Evaluate(CommandBase):

@@ -30,7 +30,7 @@ from anneal_contracts.work import (
 )
 
 from anneal_core.ordering import to_plan
-from anneal_core.state import ItemState, Pending, RunState
+from anneal_core.state import Attempt, ItemState, Pending, RunState
 
 # Done by the supervisor's own calls to the checkpoint and memory services; the rest goes out as work.
 DIRECT_KINDS = frozenset({"acquire", "snapshot", "restore", "record", "release"})
@@ -39,6 +39,13 @@ DIRECT_KINDS = frozenset({"acquire", "snapshot", "restore", "record", "release"}
 def effect_key(run_id: str, item_id: str, attempt: int, action_hash: str, kind: str = "apply") -> str:
     """Identity of one mutation of a target: hash(run, item, attempt, action)."""
     return digest(run_id, item_id, attempt, action_hash, kind)
+
+
+def apply_key(run_id: str, item_id: str, attempt: Attempt) -> str:
+    """Key of the effect of an attempt. What was cut off, taken back and is applied anew is another effect."""
+    again = attempt.interruptions
+    kind = f"apply/{again}" if again else "apply"
+    return effect_key(run_id, item_id, attempt.number, attempt.candidate.hash, kind)
 
 
 def action_of(candidate: Candidate, content: str, undo: str | None) -> Action:
@@ -149,8 +156,7 @@ def _of_an_item(
     model_turn = {**common, "item": item.detail, "past": past_attempts(item), "model_profile": state.spec.model_profile}
     match pending.kind:
         case "apply" | "undo" if action is not None:
-            key = effect_key(state.run_id, item_id, attempt, action.hash, pending.kind)
-            return Apply(**common, item_id=item_id, attempt=attempt, action=action, effect_key=key)
+            return _effect(state, pending, item, common, action)
         case "evaluate":
             return Evaluate(
                 **common,
@@ -166,6 +172,23 @@ def _of_an_item(
         case "reflect":
             return Reflect(**model_turn, reason=item.reason)
     raise ValueError(f"{pending.kind} is no message for a worker")
+
+
+def _effect(state: RunState, pending: Pending, item: ItemState, common: dict[str, Any], action: Action) -> Apply:
+    attempt = item.open_attempt
+    if attempt is None:
+        raise ValueError(f"no attempt at {pending.item_id} is under way")
+    applied = apply_key(state.run_id, pending.item_id, attempt)
+    undo = pending.kind == "undo"
+    return Apply(
+        **common,
+        item_id=pending.item_id,
+        attempt=pending.attempt,
+        action=action,
+        effect_key=effect_key(state.run_id, pending.item_id, pending.attempt, action.hash, "undo") if undo else applied,
+        undoes=applied if undo else "",
+        command_seq=pending.seq,
+    )
 
 
 def _can_snapshot(state: RunState) -> bool:

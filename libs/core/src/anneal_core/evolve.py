@@ -43,7 +43,7 @@ def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
     if p.command_id in state.pending:
         raise IllegalEvent(f"command {p.command_id} is under way")
     phase = next_phase(state.phase, p.kind)
-    pending = Pending(**p.model_dump(exclude={"type"}), issued_at=at)
+    pending = Pending(**p.model_dump(exclude={"type"}), issued_at=at, seq=state.seq + 1)
     state = replace(
         state,
         phase=phase,

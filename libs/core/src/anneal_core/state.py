@@ -57,6 +57,8 @@ class Pending:
     deadline: float
     try_no: int
     issued_at: float
+    # Number of the event that gave it out: a later command has a higher one.
+    seq: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,22 @@ class CoreMode(StrEnum):
     GROUP_REVERTED = "group_reverted"  # taken back with its group: no word on the script itself
 
 
+class ProbeState(StrEnum):
+    """What came of a question about a target."""
+
+    ANSWERED = "answered"
+    MISSING = "missing"  # there is no such thing on the target
+    DENIED = "denied"  # it is never shown, or not by this skill
+    FAILED = "failed"  # it could not be looked at
+
+
+class ProbeCall(Frozen):
+    """One read-only question about a target: a tool that the skill declares, and its arguments."""
+
+    tool: Annotated[str, Field(min_length=1, max_length=64)]
+    arguments: dict[str, str | int | bool] = Field(default_factory=dict)
+
+
 class Action(Frozen):
     """One action on a target: exactly the content that runs, and what is known of it before it runs."""
 

@@ -67,6 +67,24 @@ class Ordering(_Part):
     why: Annotated[str, Field(min_length=1)]
 
 
+KitProbe = Literal["show_check", "read_file", "list_folder", "search_files", "query_package", "query_unit"]
+_OF_PATHS: Final = frozenset({"read_file", "list_folder", "search_files"})
+ShownPath = Annotated[str, Field(pattern=r"^/[^\s/?\[\]{}'\"\\]+[^\s?\[\]{}'\"\\]*$")]
+
+
+class Probes(_Part):
+    """Questions of the kit that a model may ask before it proposes, and the globs of paths that they may show."""
+
+    tools: tuple[KitProbe, ...] = ()
+    paths: tuple[ShownPath, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_what_is_shown(self) -> Self:
+        if _OF_PATHS & set(self.tools) and not self.paths:
+            raise ValueError("paths: read_file, list_folder and search_files show nothing without them")
+        return self
+
+
 class Manifest(_Part):
     """skill.yaml, validated."""
 
@@ -86,6 +104,7 @@ class Manifest(_Part):
     ordering: tuple[Ordering, ...] = ()
     # Role -> file with what this skill adds to the role's prompt.
     prompts: dict[Role, SkillFile] = Field(default_factory=dict)
+    probes: Probes = Probes()
     # The skill's own settings, which nobody else reads.
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 

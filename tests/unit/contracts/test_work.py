@@ -3,7 +3,7 @@
 from typing import get_args
 
 import pytest
-from anneal_contracts.work import SUBJECT_BY_KIND, Command, WorkClass, command_msg_id, command_of
+from anneal_contracts.work import SUBJECT_BY_KIND, Command, WorkClass, command_msg_id, command_of, sent_again
 
 
 def test_every_kind_of_command_belongs_to_one_class() -> None:
@@ -13,11 +13,13 @@ def test_every_kind_of_command_belongs_to_one_class() -> None:
     assert all(len(found) == 1 for found in homes.values()), homes
 
 
-@pytest.mark.parametrize("again", ["", "/again-1", "/again-1/again-2"])
-def test_a_message_id_tells_run_and_command_however_often_it_was_sent(again: str) -> None:
-    assert command_of(command_msg_id("run-1", "c0ffee") + again) == ("run-1", "c0ffee")
+def test_a_message_id_tells_run_and_command_however_often_it_was_sent() -> None:
+    first = command_msg_id("run-1", "c0ffee")
+    again = sent_again(first, "a")
+    assert {command_of(i) for i in (first, again, sent_again(again, "b"))} == {("run-1", "c0ffee")}
+    assert len({first, again, sent_again(again, "b")}) == 3
 
 
-@pytest.mark.parametrize("foreign", ["", "m1", "run-1/"])
+@pytest.mark.parametrize("foreign", ["", "m1", "run-1/", "m1+a/b"])
 def test_an_id_that_is_no_commands_belongs_to_no_run(foreign: str) -> None:
     assert command_of(foreign) == ("", "")

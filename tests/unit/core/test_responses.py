@@ -49,7 +49,9 @@ def test_a_mode_that_defers_keeps_the_change_and_waits_for_the_end() -> None:
     w.create()
     w.run()
     assert w.state.items["a"].attempts[0].ending is ev.Ending.KEPT
-    assert w.state.items["a"].state is ev.ItemStateName.DEFERRED
+    closed = [e.payload["state"] for e in w.log if e.type == "item_closed"]
+    assert closed == ["deferred"]
+    assert w.state.items["a"].reason == "in effect"
 
 
 def test_a_retry_runs_the_same_script_once_more_and_then_the_next_rung() -> None:

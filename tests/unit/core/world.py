@@ -6,6 +6,7 @@ from typing import Any
 
 from anneal_contracts.canonical import digest, sha256_hex
 from anneal_contracts.facts import (
+    DeferredItemOutcome,
     FixSource,
     Health,
     ItemDetail,
@@ -19,6 +20,7 @@ from anneal_contracts.work import (
     Acquired,
     Applied,
     Candidate,
+    DeferredResolved,
     Discovered,
     Evaluated,
     GroupEvaluated,
@@ -38,6 +40,7 @@ from anneal_core import chain
 from anneal_core import events as ev
 from anneal_core.decide import decide
 from anneal_core.evolve import evolve
+from anneal_core.gate import to_look_at
 from anneal_core.ordering import to_plan
 from anneal_core.state import Pending, RunState
 
@@ -76,6 +79,12 @@ class World:
     # Modes that the skill recognises: (id, attempt) -> name, and what the manifest says.
     modes: Mapping[tuple[str, int], str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    # (id, number of the look at a gate, from 1) -> what it finds there; number -> what got worse.
+    gates: Mapping[tuple[str, int], Outcome] = field(default_factory=dict)
+    worse_at_gates: Mapping[int, str] = field(default_factory=dict)
+    resolutions: Mapping[str, DeferredItemOutcome] = field(default_factory=dict)
+    # Item -> items that undid it in earlier runs, as memory tells.
+    after_those: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     after: Mapping[str, Outcome] | None = None
     regressed: tuple[ItemDetail, ...] = ()
     became_applicable: tuple[ItemDetail, ...] = ()
@@ -157,7 +166,7 @@ class World:
                     Ladder(item_id=i.id, candidates=tuple(self.ladders.get(i.id, [candidate(i.id)])))
                     for i in to_plan(self.state)
                 )
-                return Planned(command_id=cid, ladders=ladders, model_may=self.model_may)
+                return Planned(command_id=cid, ladders=ladders, model_may=self.model_may, after=dict(self.after_those))
             case "propose":
                 made = self.proposals.pop(0) if self.proposals else None
                 return Proposed(command_id=cid, candidate=made, mode="" if made else "contract_violation")
@@ -170,6 +179,14 @@ class World:
                 return self._judged(cid, p.item_id)
             case "evaluate_group":
                 return GroupEvaluated(command_id=cid, items={i: self._judged(cid, i) for i in self.state.group})
+            case "gate":
+                found = {i: self._at_the_gate(cid, i) for i in to_look_at(self.state)}
+                return GroupEvaluated(command_id=cid, items=found)
+            case "resolve_deferred":
+                waiting = [i for i in self.state.items.values() if i.state is ev.ItemStateName.DEFERRED]
+                ids = [i.detail.id for i in waiting if i.attempts[-1].mode == p.mode]
+                held = {i: DeferredItemOutcome(item_id=i, state="completed", reason="in effect") for i in ids}
+                return DeferredResolved(command_id=cid, outcomes=tuple(self.resolutions.get(i, held[i]) for i in ids))
             case "restore":
                 return Restored(command_id=cid, restored=True)
             case "check_health":
@@ -191,6 +208,12 @@ class World:
             case "record":
                 return Recorded(command_id=cid)
         return Released(command_id=cid)
+
+    def _at_the_gate(self, command_id: str, item_id: str) -> Evaluated:
+        key = (item_id, self.sent.count("gate"))
+        worse = (self.worse_at_gates[key[1]],) if key[1] in self.worse_at_gates else ()
+        outcome = self.gates.get(key, Outcome.PASS)
+        return Evaluated(command_id=command_id, outcome=outcome, health=WELL, worse=worse)
 
     def _judged(self, command_id: str, item_id: str) -> Evaluated:
         key = (item_id, self.state.items[item_id].attempts[-1].number)

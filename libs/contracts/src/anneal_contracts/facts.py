@@ -176,6 +176,26 @@ class DeclaredMode(Frozen):
     response: Literal["revert", "keep", "defer", "ban", "retry", "escalate"]
 
 
+class DeferredItemOutcome(Frozen):
+    """What became of a deferred item. The reason is the skill's own and stands as it is."""
+
+    item_id: str
+    state: Literal["completed", "escalated"]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class OrderRule(Frozen):
+    """Items that wait until enough of others are settled: a predicate over the run's state, from the manifest."""
+
+    # Globs of item ids.
+    items: Annotated[tuple[str, ...], Field(min_length=1)]
+    # Globs of item ids, or `category:` with a glob of categories.
+    behind: Annotated[tuple[str, ...], Field(min_length=1)]
+    # Share of those others that must have come to an end.
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    why: Annotated[str, Field(min_length=1)]
+
+
 class SkillPolicy(Frozen):
     """What the engine needs of a skill's manifest."""
 
@@ -185,6 +205,7 @@ class SkillPolicy(Frozen):
     volatile_paths: tuple[str, ...] = ()
     mission_services: tuple[str, ...] = ()
     default_profile: str = ""
+    order_rules: tuple[OrderRule, ...] = ()
     # Seconds that discovery, one evaluation and the final verification may take at the most.
     discover_timeout_s: float = 300.0
     evaluate_timeout_s: float = 60.0

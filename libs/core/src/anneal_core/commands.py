@@ -17,6 +17,7 @@ from anneal_contracts.facts import (
 from anneal_contracts.work import (
     Apply,
     Candidate,
+    CheckGate,
     CheckHealth,
     Command,
     Discover,
@@ -26,9 +27,12 @@ from anneal_contracts.work import (
     PastAttempt,
     Propose,
     Reflect,
+    ResolveDeferred,
     Verify,
 )
 
+from anneal_core.events import ItemStateName
+from anneal_core.gate import to_look_at
 from anneal_core.ordering import to_plan
 from anneal_core.state import Attempt, ItemState, Pending, RunState
 
@@ -136,6 +140,14 @@ def _of_the_run(state: RunState, pending: Pending, common: dict[str, Any]) -> Co
             return EvaluateGroup(
                 **common, item_ids=state.group, health_before=_health_before(state), mission_services=services
             )
+        case "gate":
+            return CheckGate(
+                **common, item_ids=to_look_at(state), health_before=_health_before(state), mission_services=services
+            )
+        case "resolve_deferred":
+            waiting = [i for i in state.items.values() if i.state is ItemStateName.DEFERRED]
+            items = tuple(i.detail for i in waiting if i.attempts[-1].mode == pending.mode)
+            return ResolveDeferred(**common, mode=pending.mode, items=items, mission_services=services)
         case "plan":
             return MakePlan(
                 **common,

@@ -8,10 +8,11 @@ from anneal_core.attempts import continue_item, escalate, next_try
 from anneal_core.budget import out_of_budget
 from anneal_core.evolve import BACKGROUND
 from anneal_core.finish import close_down, finish, reflection
+from anneal_core.gate import continue_wave
 from anneal_core.grouping import continue_group
 from anneal_core.issue import Payloads
 from anneal_core.opening import start
-from anneal_core.ordering import next_item
+from anneal_core.ordering import next_item, unmet
 from anneal_core.state import RunState
 
 
@@ -39,9 +40,9 @@ def _work(state: RunState, now: float) -> Payloads:
         return reflect
     item_id = next_item(state)
     if not item_id:
-        return ()
+        return continue_wave(state, now)
     item = state.items[item_id]
-    if stop := out_of_budget(state, now):
+    if stop := out_of_budget(state, now) or unmet(state, item_id):
         return (ev.ItemClosed(item_id=item_id, state=ev.ItemStateName.SKIPPED, reason=stop),)
     if item.detail.missing_input:
         return escalate(state, item)

@@ -6,7 +6,7 @@ A new field needs a default, so that old logs still read; a change of meaning ne
 from enum import StrEnum
 from typing import Any, Literal
 
-from anneal_contracts.facts import Frozen, SkillPolicy
+from anneal_contracts.facts import DeferredItemOutcome, Frozen, SkillPolicy
 from anneal_contracts.work import Result
 from pydantic import Field, TypeAdapter
 
@@ -47,6 +47,8 @@ class Limits(Frozen):
     command_tries: int = 3
     # Recalled scripts that are applied one after the other and judged together; 1: each by itself.
     max_group: int = 1
+    # Rounds of mending behind a gate that fails, before what is broken is left to a person.
+    gate_rounds: int = 3
 
 
 class Spec(Frozen):
@@ -90,6 +92,8 @@ class CommandIssued(Frozen):
     force: bool = False
     # The command is for the open group of this number; 0: for one item, or for the run.
     group: int = 0
+    # The mode whose deferred items are to be resolved.
+    mode: str = ""
     deadline: float
     try_no: int = 1
 
@@ -105,12 +109,64 @@ class CommandExpired(Frozen):
     command_id: str
 
 
+class RunRefused(Frozen):
+    """What was found cannot be worked: the run closes down and ends as failed."""
+
+    type: Literal["run_refused"] = "run_refused"
+    reason: str
+
+
+class GoalAssessed(Frozen):
+    """How much of the engine this work needs, by signals that anybody can count. gates: look behind every wave."""
+
+    type: Literal["goal_assessed"] = "goal_assessed"
+    level: Literal["simple", "medium", "complex"]
+    reasons: tuple[str, ...]
+    gates: bool = False
+
+
 class ItemsQueued(Frozen):
-    """The items of this round in their order; skipped: id -> reason."""
+    """The items of this round in their order; skipped: id -> reason; waves: the same items, by what they depend on."""
 
     type: Literal["items_queued"] = "items_queued"
     order: tuple[str, ...]
     skipped: dict[str, str] = Field(default_factory=dict)
+    waves: tuple[tuple[str, ...], ...] = ()
+
+
+class GateDiagnosis(Frozen):
+    """Why a gate failed at an item, and what follows. item_id is empty where the machine itself is worse."""
+
+    item_id: str
+    cause: str
+    # Items whose changes came after it and may have undone it.
+    suspects: tuple[str, ...] = ()
+    confidence: float
+    action: Literal["reopen", "escalate", "halt"]
+
+
+class GateFailed(Frozen):
+    """The gate behind a wave found something broken: typed diagnoses, and the round of mending that they open."""
+
+    type: Literal["gate_failed"] = "gate_failed"
+    wave: int
+    diagnoses: tuple[GateDiagnosis, ...]
+
+
+class WaveClosed(Frozen):
+    """Every item of the wave came to its end, and its gate, if it has one, holds."""
+
+    type: Literal["wave_closed"] = "wave_closed"
+    wave: int
+
+
+class DeferredProgress(Frozen):
+    """What a skill tells while it resolves deferred items; with an outcome, that item has its last word."""
+
+    type: Literal["deferred_progress"] = "deferred_progress"
+    command_id: str
+    text: str = ""
+    outcome: DeferredItemOutcome | None = None
 
 
 class AttemptStarted(Frozen):
@@ -143,6 +199,15 @@ class ItemClosed(Frozen):
     rung: str = ""
 
 
+class EventRefused(Frozen):
+    """Something from outside did not fit the state and changed nothing: a late result, a word on another command."""
+
+    type: Literal["event_refused"] = "event_refused"
+    refused: str
+    why: str
+    command_id: str = ""
+
+
 class CancelRequested(Frozen):
     type: Literal["cancel_requested"] = "cancel_requested"
     reason: str
@@ -159,10 +224,16 @@ Payload = (
     | CommandIssued
     | CommandFinished
     | CommandExpired
+    | RunRefused
+    | GoalAssessed
     | ItemsQueued
+    | GateFailed
+    | WaveClosed
+    | DeferredProgress
     | AttemptStarted
     | AttemptEnded
     | ItemClosed
+    | EventRefused
     | CancelRequested
     | RunEnded
 )

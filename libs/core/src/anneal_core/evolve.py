@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from anneal_contracts.facts import CoreMode
@@ -11,11 +12,13 @@ from anneal_core import events as ev
 from anneal_core.chain import Event
 from anneal_core.folding import try_key, with_attempt, with_item
 from anneal_core.machine import IllegalEvent, next_phase
-from anneal_core.results import fold_result, gave_up
+from anneal_core.results import fold_result, gave_up, resolve
 from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
 
 # Commands that count as a step when they are given out; model turns count by the calls they made.
-STEP_KINDS = frozenset({"discover", "apply", "undo", "evaluate", "evaluate_group", "verify"})
+STEP_KINDS = frozenset(
+    {"discover", "apply", "undo", "evaluate", "evaluate_group", "gate", "resolve_deferred", "verify"}
+)
 # Commands that run beside the main line.
 BACKGROUND = frozenset({"reflect"})
 
@@ -86,8 +89,52 @@ def _queued(state: RunState, p: ev.ItemsQueued, _at: float) -> RunState:
         items[item_id] = ItemState(detail=state.found[item_id], ladder=state.ladders.get(item_id, ()))
     for item_id, reason in p.skipped.items():
         items[item_id] = replace(items[item_id], state=ev.ItemStateName.SKIPPED, reason=reason)
-    known = (*state.order, *(i for i in (*p.order, *p.skipped) if i not in state.order))
-    return replace(state, items=items, order=known, queued=True)
+    before = set(state.order)
+    known = (*state.order, *(i for i in (*p.order, *p.skipped) if i not in before))
+    return replace(state, items=items, order=known, queued=True, waves=p.waves, wave=0, gate=None, gate_round=0)
+
+
+def _refused(state: RunState, p: ev.RunRefused, _at: float) -> RunState:
+    return replace(state, failure=state.failure or p.reason)
+
+
+def _assessed(state: RunState, p: ev.GoalAssessed, _at: float) -> RunState:
+    if state.goal:
+        raise IllegalEvent("a goal is assessed once")
+    return replace(state, goal=p.level, goal_reasons=p.reasons, gates=p.gates)
+
+
+def _gate_failed(state: RunState, p: ev.GateFailed, _at: float) -> RunState:
+    if state.gate is None or p.wave != state.wave:
+        raise IllegalEvent(f"the gate behind wave {p.wave} was not asked")
+    for diagnosis in p.diagnoses:
+        if diagnosis.action == "halt":
+            state = replace(state, halt=f"the gate behind wave {p.wave + 1} failed: {diagnosis.cause}")
+            continue
+        reopen = diagnosis.action == "reopen"
+        undone = partial(_undone, diagnosis=diagnosis, reopen=reopen)
+        state = with_item(state, diagnosis.item_id, undone)
+    return replace(state, gate=None, gate_round=state.gate_round + 1, diagnoses=(*state.diagnoses, *p.diagnoses))
+
+
+def _undone(item: ItemState, *, diagnosis: ev.GateDiagnosis, reopen: bool) -> ItemState:
+    """An item that held and was found undone: back into the queue with a clean slate, or to a person."""
+    if reopen:
+        return replace(item, state=ev.ItemStateName.QUEUED, reason="", rung="", since=len(item.attempts))
+    return replace(item, state=ev.ItemStateName.ESCALATED, reason=f"it held, and then no longer: {diagnosis.cause}")
+
+
+def _wave_closed(state: RunState, p: ev.WaveClosed, _at: float) -> RunState:
+    if p.wave != state.wave:
+        raise IllegalEvent(f"wave {p.wave} is not the present one")
+    return replace(state, wave=state.wave + 1, gate=None, gate_round=0)
+
+
+def _deferred_progress(state: RunState, p: ev.DeferredProgress, _at: float) -> RunState:
+    pending = state.pending.get(p.command_id)
+    if pending is None or pending.kind != "resolve_deferred":
+        raise IllegalEvent(f"nobody waits for command {p.command_id}")
+    return resolve(state, pending.mode, p.outcome) if p.outcome else state
 
 
 def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunState:
@@ -143,10 +190,16 @@ _HANDLERS: dict[type, Callable[[RunState, Any, float], RunState]] = {
     ev.CommandIssued: _issued,
     ev.CommandFinished: _finished,
     ev.CommandExpired: _expired,
+    ev.RunRefused: _refused,
+    ev.GoalAssessed: _assessed,
     ev.ItemsQueued: _queued,
+    ev.GateFailed: _gate_failed,
+    ev.WaveClosed: _wave_closed,
+    ev.DeferredProgress: _deferred_progress,
     ev.AttemptStarted: _attempt_started,
     ev.AttemptEnded: _attempt_ended,
     ev.ItemClosed: _item_closed,
+    ev.EventRefused: lambda state, _p, _at: state,
     ev.CancelRequested: _cancel,
     ev.RunEnded: _ended,
 }

@@ -22,10 +22,25 @@ def reflection(state: RunState, now: float) -> Payloads:
 def finish(state: RunState, now: float) -> Payloads:
     """The queue has drained: restart, re-scan, mend what fails by our doing, remember, let go."""
     if not state.verified:
-        return _settle_target(state, now) or issue(state, now, "verify", generation=state.round)
+        settling = _settle_target(state, now) or _resolve(state, now)
+        return settling or issue(state, now, "verify", generation=state.round)
     if to_mend(state) and state.round < state.limits.repair_rounds and not state.cancel:
         return issue(state, now, "plan", generation=state.round + 1)
     return close_down(state, now)
+
+
+def _resolve(state: RunState, now: float) -> Payloads:
+    """The last word on deferred items, mode by mode, on a machine that was restarted where the driver can."""
+    for mode in deferred_modes(state):
+        if mode not in state.resolved:
+            return issue(state, now, "resolve_deferred", mode=mode, generation=state.round)
+    return ()
+
+
+def deferred_modes(state: RunState) -> tuple[str, ...]:
+    """The modes in which items wait for the end, in the order in which they came up; none by the old rules."""
+    waiting = [i for i in state.items.values() if i.state is ev.ItemStateName.DEFERRED]
+    return tuple(dict.fromkeys(i.attempts[-1].mode for i in waiting)) if state.engine > 1 else ()
 
 
 def _settle_target(state: RunState, now: float) -> Payloads:

@@ -8,14 +8,20 @@ from anneal_contracts.facts import FixSource
 from anneal_contracts.work import Candidate
 
 from anneal_core import ladder, triage
-from anneal_core.ordering import next_item
+from anneal_core.ordering import next_item, queued, unmet
 from anneal_core.state import ItemState, RunState
 from anneal_core.triage import Response
 
 
 def fits(state: RunState, item: ItemState) -> Candidate | None:
     """The script with which an item may join a group: recalled, harmless to our reach, and tried for the first time."""
-    if item.attempts or item.detail.missing_input or state.access is None or not state.access.can_snapshot:
+    if (
+        item.attempts
+        or item.detail.missing_input
+        or unmet(state, item.detail.id)
+        or state.access is None
+        or not state.access.can_snapshot
+    ):
         return None
     candidate = ladder.next_candidate(state, item)
     if candidate is None or candidate.source is not FixSource.RECALLED:
@@ -33,7 +39,7 @@ def worth_opening(state: RunState, item_id: str) -> bool:
     """Whether this item, the next in order, and the one after it may both be in a group."""
     if state.limits.max_group < 2 or not fits(state, state.items[item_id]):
         return False
-    following = next((i for i in state.order if i != item_id and state.items[i].state == "queued"), "")
+    following = next((i for i in queued(state) if i != item_id), "")
     return bool(following) and fits(state, state.items[following]) is not None
 
 

@@ -34,6 +34,7 @@ def issue(
     generation: int = 0,
     force: bool = False,
     group_no: int = 0,
+    mode: str = "",
 ) -> Payloads:
     try_no = state.tries.get(try_key(kind, item_id, attempt, generation), 0) + 1
     # A restore that prepares the same attempt anew is another command than the one that ends it: seq tells them apart.
@@ -50,6 +51,7 @@ def issue(
             generation=generation,
             force=force,
             group=group_no,
+            mode=mode,
             deadline=round(deadline, 3),
             try_no=try_no,
         ),
@@ -68,5 +70,7 @@ def _patience(state: RunState, kind: str, item_id: str) -> float:
         return state.policy.evaluate_timeout_s
     if kind == "evaluate_group":
         return state.policy.evaluate_timeout_s * len(state.group)
+    if kind in ("gate", "resolve_deferred"):
+        return state.policy.verify_timeout_s
     attempt = state.items[item_id].open_attempt
     return (attempt.candidate.timeout_s if attempt else 0.0) + _APPLY_SLACK_S

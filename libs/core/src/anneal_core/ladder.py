@@ -5,13 +5,14 @@ from collections import Counter
 from anneal_contracts.facts import CoreMode, FixSource, Mutability
 from anneal_contracts.work import Candidate
 
+from anneal_core.events import Ending
 from anneal_core.state import Attempt, ItemState, RunState
 from anneal_core.triage import TRIES_OF_A_SCRIPT, Response
 
 
 def own_attempts(item: ItemState) -> tuple[Attempt, ...]:
-    """The attempts that say something of the item; one taken back with its group does not."""
-    return tuple(a for a in item.attempts if a.mode != CoreMode.GROUP_REVERTED)
+    """The attempts that say something of the item as it stands; one taken back with its group does not."""
+    return tuple(a for a in item.attempts[item.since :] if a.mode != CoreMode.GROUP_REVERTED)
 
 
 def tried(item: ItemState) -> frozenset[str]:
@@ -38,7 +39,9 @@ def next_candidate(state: RunState, item: ItemState) -> Candidate | None:
     """The first rung that was not tried and may run."""
     can_snapshot = state.access is not None and state.access.can_snapshot
     done = tried(item)
-    for candidate in item.ladder:
+    # A script that held until something undid it comes first.
+    held = [a.candidate.hash for a in item.attempts[: item.since] if a.ending is Ending.KEPT][-1:]
+    for candidate in sorted(item.ladder, key=lambda c: c.hash not in held):
         if candidate.hash not in done and not obstacle(candidate, can_snapshot=can_snapshot):
             return candidate
     return None
@@ -63,8 +66,8 @@ def why_stuck(state: RunState, item: ItemState) -> str:
     """The reason of an escalation in one sentence, from the facts of the item's story."""
     if item.detail.missing_input:
         return f"{CoreMode.MISSING_INPUT}: {item.detail.missing_input}"
-    if item.attempts and (last := item.attempts[-1]).response == Response.ESCALATE:
-        return f"{last.mode}: {last.detail or 'the skill wants a person to look at it'}"
+    if item.attempts and item.attempts[-1].response == Response.ESCALATE:
+        return f"{item.attempts[-1].mode}: {item.attempts[-1].detail or 'the skill wants a person to look at it'}"
     told = []
     if attempts := own_attempts(item):
         tries = ", ".join(f"{a.candidate.title} ({a.mode})" for a in attempts)

@@ -19,10 +19,12 @@ TRANSITIONS: dict[str, tuple[frozenset[Phase], Phase | None]] = {
     "undo": (_WORKING, Phase.RECOVERING),
     "evaluate": (frozenset({Phase.EXECUTING, Phase.VALIDATING}), Phase.VALIDATING),
     "evaluate_group": (frozenset({Phase.EXECUTING, Phase.VALIDATING}), Phase.VALIDATING),
+    "gate": (_WORKING, Phase.VALIDATING),
+    "resolve_deferred": (_WORKING | {Phase.RESOLVING_DEFERRED}, Phase.RESOLVING_DEFERRED),
     "restore": (_WORKING, Phase.RECOVERING),
     "check_health": (frozenset({Phase.RECOVERING}), None),
     "reflect": (_ANY, None),
-    "verify": (_WORKING | {Phase.VERIFYING}, Phase.VERIFYING),
+    "verify": (_WORKING | {Phase.RESOLVING_DEFERRED, Phase.VERIFYING}, Phase.VERIFYING),
     "record": (_ANY, Phase.CLOSING),
     "release": (_ANY, Phase.CLOSING),
 }

@@ -1,8 +1,15 @@
 """Which items a round has, and in what order: deterministic, whatever the order they were found in."""
 
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
 from anneal_contracts.facts import ItemDetail, Outcome
 
+from anneal_core.events import ItemStateName
+from anneal_core.graph import suggested
 from anneal_core.state import RunState
+
+_UNSETTLED = frozenset({ItemStateName.QUEUED, ItemStateName.ACTIVE})
 
 
 def to_plan(state: RunState) -> tuple[ItemDetail, ...]:
@@ -32,6 +39,54 @@ def to_mend(state: RunState) -> tuple[ItemDetail, ...]:
     return (*regressed, *asked_for)
 
 
+def in_order(state: RunState, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The chosen items in the order of a round: the skill's, but behind what undid them in earlier runs."""
+    return suggested(chosen, state.after_those) if state.after_those else tuple(chosen)
+
+
+def queued(state: RunState) -> Iterator[str]:
+    """The items that wait for their turn in the present wave, in order."""
+    wave = state.waves[state.wave] if state.wave < len(state.waves) else () if state.waves else state.order
+    return (i for i in wave if state.items[i].state is ItemStateName.QUEUED)
+
+
 def next_item(state: RunState) -> str:
-    """The first queued item in order; empty: none is left."""
-    return next((i for i in state.order if state.items[i].state == "queued"), "")
+    """The first queued item that no rule holds back, or, where all are held back, the first; empty: none is left."""
+    first = ""
+    for item_id in queued(state):
+        if not waits_for(state, item_id):
+            return item_id
+        first = first or item_id
+    return first
+
+
+def waits_for(state: RunState, item_id: str) -> str:
+    """Why an item has to wait by the skill's ordering rules; empty: it need not."""
+    rules = state.policy.order_rules if state.policy else ()
+    for rule in rules:
+        if not any(fnmatchcase(item_id, glob) for glob in rule.items):
+            continue
+        others = [i for i in state.order if i != item_id and _is_among(state.items[i].detail, rule.behind)]
+        others = [i for i in others if not any(fnmatchcase(i, glob) for glob in rule.items)]
+        settled = sum(state.items[i].state not in _UNSETTLED for i in others)
+        if others and settled < rule.share * len(others):
+            return f"{rule.why} ({settled} of {len(others)} settled)"
+    return ""
+
+
+def _is_among(detail: ItemDetail, globs: Sequence[str]) -> bool:
+    """Whether a glob names the item, or, as `category:GLOB`, its category."""
+    for glob in globs:
+        kind, _, rest = glob.partition(":")
+        if fnmatchcase(detail.category, rest) if kind == "category" else fnmatchcase(detail.id, glob):
+            return True
+    return False
+
+
+def unmet(state: RunState, item_id: str) -> str:
+    """A dependency that came to nothing, in words; empty: all that it depends on holds."""
+    for other in state.items[item_id].detail.depends_on:
+        there = state.items.get(other)
+        if there is not None and there.state in (ItemStateName.ESCALATED, ItemStateName.SKIPPED):
+            return f"depends on {other}, which was {there.state}"
+    return ""

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from anneal_contracts.facts import Health, Outcome
+from anneal_contracts.facts import DeferredItemOutcome, Health, Outcome
 from anneal_contracts.work import (
     Acquired,
     Applied,
+    DeferredResolved,
     Discovered,
     Evaluated,
     Failed,
@@ -25,6 +26,7 @@ from anneal_contracts.work import (
 )
 
 from anneal_core import triage
+from anneal_core.events import ItemStateName
 from anneal_core.folding import with_attempt, with_item
 from anneal_core.machine import IllegalEvent
 from anneal_core.state import ItemState, Pending, RunState
@@ -54,6 +56,10 @@ def gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> Run
         found = Evaluated(command_id=cid, outcome=Outcome.ERROR, health=lost, worse=(note,))
         results = GroupEvaluated(command_id=cid, items=dict.fromkeys(state.group, found))
         return _group_evaluated(state, pending, results, at)
+    if pending.kind == "gate":
+        return replace(state, halt=f"the gate behind wave {state.wave + 1} could not be asked: {text}")
+    if pending.kind == "resolve_deferred":
+        return replace(state, resolved=state.resolved | {pending.mode}, notes=(*state.notes, note))
     if pending.kind == "propose":
         return _proposed(state, pending, Proposed(command_id=cid, mode=failed.reason, detail=failed.message), at)
     if pending.kind == "reflect":
@@ -86,7 +92,8 @@ def _discovered(state: RunState, _p: Pending, r: Discovered, _at: float) -> RunS
 
 def _planned(state: RunState, _p: Pending, r: Planned, _at: float) -> RunState:
     ladders = {**state.ladders, **{x.item_id: x.candidates for x in r.ladders}}
-    return replace(state, ladders=ladders, planned=True, model_may=r.model_may)
+    after = {**state.after_those, **r.after}
+    return replace(state, ladders=ladders, planned=True, model_may=r.model_may, after_those=after)
 
 
 def _timed(state: RunState, pending: Pending, part: str, took_s: float, at: float) -> RunState:
@@ -125,7 +132,31 @@ def _evaluated(state: RunState, pending: Pending, r: Evaluated, at: float) -> Ru
     return with_attempt(state, pending.item_id, evaluated=r)
 
 
+def resolve(state: RunState, mode: str, outcome: DeferredItemOutcome) -> RunState:
+    """The last word on one deferred item. Raises IllegalEvent where it does not wait for it."""
+
+    def change(item: ItemState) -> ItemState:
+        if item.state is not ItemStateName.DEFERRED or item.attempts[-1].mode != mode:
+            raise IllegalEvent(f"item {outcome.item_id} does not wait for the end in mode {mode}")
+        return replace(item, state=ItemStateName(outcome.state), reason=outcome.reason)
+
+    return with_item(state, outcome.item_id, change)
+
+
+def _deferred_resolved(state: RunState, pending: Pending, r: DeferredResolved, _at: float) -> RunState:
+    for outcome in r.outcomes:
+        item = state.items.get(outcome.item_id)
+        told_on_the_way = item is not None and item.state in (ItemStateName.COMPLETED, ItemStateName.ESCALATED)
+        state = state if told_on_the_way else resolve(state, pending.mode, outcome)
+    waiting = [i for i in state.items.values() if i.state is ItemStateName.DEFERRED]
+    if left := [i.detail.id for i in waiting if i.attempts[-1].mode == pending.mode]:
+        raise IllegalEvent(f"{len(left)} items of mode {pending.mode} have no outcome, {left[0]} among them")
+    return replace(state, resolved=state.resolved | {pending.mode})
+
+
 def _group_evaluated(state: RunState, pending: Pending, r: GroupEvaluated, at: float) -> RunState:
+    if pending.kind == "gate":
+        return replace(state, gate=r)
     if set(r.items) != set(state.group):
         raise IllegalEvent(f"verdicts for {len(r.items)} items, and the group has {len(state.group)}")
     state = _timed(state, pending, "evaluate", r.took_s, at)
@@ -215,6 +246,8 @@ _RESULT_OF: dict[str, type] = {
     "undo": Applied,
     "evaluate": Evaluated,
     "evaluate_group": GroupEvaluated,
+    "gate": GroupEvaluated,
+    "resolve_deferred": DeferredResolved,
     "restore": Restored,
     "check_health": HealthChecked,
     "reflect": Reflected,
@@ -232,6 +265,7 @@ _RESULTS: dict[type, Callable[[RunState, Pending, Any, float], RunState]] = {
     Applied: _applied,
     Evaluated: _evaluated,
     GroupEvaluated: _group_evaluated,
+    DeferredResolved: _deferred_resolved,
     Restored: _restored,
     HealthChecked: _health_checked,
     Reflected: _reflected,

@@ -16,12 +16,13 @@ from anneal_contracts.work import (
     Applied,
     Candidate,
     Evaluated,
+    GroupEvaluated,
     Proposed,
     Reflected,
     Restored,
 )
 
-from anneal_core.events import Ending, ItemStateName, Limits, Spec
+from anneal_core.events import Ending, GateDiagnosis, ItemStateName, Limits, Spec
 
 
 class Phase(StrEnum):
@@ -33,6 +34,7 @@ class Phase(StrEnum):
     EXECUTING = "executing"
     VALIDATING = "validating"
     RECOVERING = "recovering"
+    RESOLVING_DEFERRED = "resolving_deferred"
     VERIFYING = "verifying"
     CLOSING = "closing"
     FINISHED = "finished"
@@ -54,6 +56,7 @@ class Pending:
     generation: int
     force: bool
     group: int
+    mode: str
     deadline: float
     try_no: int
     issued_at: float
@@ -96,6 +99,8 @@ class ItemState:
     rung: str = ""
     ladder: tuple[Candidate, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    # Attempts before this one belong to an earlier time of the item: it held, and a gate found it undone.
+    since: int = 0
     # Model turns that gave no acceptable script, oldest first.
     proposals: tuple[Proposed, ...] = ()
     reflection: Reflected | None = None
@@ -147,6 +152,22 @@ class RunState:
     ladders: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     items: Mapping[str, ItemState] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    goal: str = ""
+    goal_reasons: tuple[str, ...] = ()
+    gates: bool = False
+    # Item -> items that undid it in earlier runs.
+    after_those: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # The round's items by what they depend on, and the wave that is being worked.
+    waves: tuple[tuple[str, ...], ...] = ()
+    wave: int = 0
+    # What the gate behind this wave found; None: it was not asked since the last mending.
+    gate: GroupEvaluated | None = None
+    gate_round: int = 0
+    diagnoses: tuple[GateDiagnosis, ...] = ()
+    # Why no further attempt may begin, though the run goes on to its last scan.
+    halt: str = ""
+    # Modes whose deferred items have had their last word.
+    resolved: frozenset[str] = frozenset()
     round: int = 0
     # The ladders of this round are known; queued: and its items are in the queue.
     planned: bool = False

@@ -107,6 +107,9 @@ class RunDriver:
                 await self._append((payload,), actor=actor)
             except IllegalEvent as e:
                 log.info("event refused", extra={"run_id": self.run_id, "type": payload.type, "why": str(e)})
+                command_id = getattr(payload, "command_id", "")
+                refused = ev.EventRefused(refused=payload.type, why=str(e)[:500], command_id=command_id)
+                await self._append((refused,), actor=actor)
                 return False
         self._wake.set()
         return True

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from anneal_contracts.facts import (
     Action,
+    DeferredItemOutcome,
     FixSource,
     Frozen,
     Health,
@@ -100,12 +101,30 @@ class Evaluate(CommandBase):
     mission_services: tuple[str, ...] = ()
 
 
-class EvaluateGroup(CommandBase):
+class _LookAtSeveral(CommandBase):
+    item_ids: Annotated[tuple[str, ...], Field(min_length=1)]
+    health_before: Health
+    mission_services: tuple[str, ...] = ()
+
+
+class EvaluateGroup(_LookAtSeveral):
     """One look at the machine for scripts applied one after the other: health once, a verdict for each item."""
 
     kind: Literal["evaluate_group"] = "evaluate_group"
-    item_ids: Annotated[tuple[str, ...], Field(min_length=1)]
-    health_before: Health
+
+
+class CheckGate(_LookAtSeveral):
+    """The integration gate behind a wave: does everything that was mended so far still hold?"""
+
+    kind: Literal["gate"] = "gate"
+
+
+class ResolveDeferred(CommandBase):
+    """The last word on items that were kept in a mode that the skill defers; mode: the reason they share."""
+
+    kind: Literal["resolve_deferred"] = "resolve_deferred"
+    mode: str
+    items: Annotated[tuple[ItemDetail, ...], Field(min_length=1)]
     mission_services: tuple[str, ...] = ()
 
 
@@ -136,7 +155,17 @@ class CheckHealth(CommandBase):
 
 
 Command = Annotated[
-    Discover | MakePlan | Propose | Apply | Evaluate | EvaluateGroup | Reflect | Verify | CheckHealth,
+    Discover
+    | MakePlan
+    | Propose
+    | Apply
+    | Evaluate
+    | EvaluateGroup
+    | CheckGate
+    | ResolveDeferred
+    | Reflect
+    | Verify
+    | CheckHealth,
     Field(discriminator="kind"),
 ]
 
@@ -191,6 +220,8 @@ class Ladder(Frozen):
 class Planned(ResultBase):
     kind: Literal["planned"] = "planned"
     ladders: tuple[Ladder, ...]
+    # Item -> items that undid it in earlier runs: it had better come after them.
+    after: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     # May a model author scripts in this run?
     model_may: Literal["author", "choose", "none"] = "none"
 
@@ -244,6 +275,13 @@ class GroupEvaluated(ResultBase):
 
     kind: Literal["group_evaluated"] = "group_evaluated"
     items: dict[str, Evaluated]
+
+
+class DeferredResolved(ResultBase):
+    """One outcome for each item that was asked for."""
+
+    kind: Literal["deferred_resolved"] = "deferred_resolved"
+    outcomes: tuple[DeferredItemOutcome, ...]
 
 
 class Reflected(ResultBase):
@@ -319,6 +357,7 @@ Result = Annotated[
     | Applied
     | Evaluated
     | GroupEvaluated
+    | DeferredResolved
     | Reflected
     | Verified
     | HealthChecked
@@ -353,13 +392,19 @@ class WorkClass(StrEnum):
 
 
 _KINDS: dict[WorkClass, tuple[str, ...]] = {
-    WorkClass.EVALUATION: ("discover", "evaluate", "evaluate_group", "verify", "check_health"),
+    WorkClass.EVALUATION: (
+        "discover",
+        "evaluate",
+        "evaluate_group",
+        "gate",
+        "resolve_deferred",
+        "verify",
+        "check_health",
+    ),
     WorkClass.MODEL: ("plan", "propose"),
     WorkClass.ACTION: ("apply",),
     WorkClass.POST: ("reflect",),
 }
-
-
 SUBJECT_BY_KIND: dict[str, str] = {kind: f"anneal.work.{c}.{kind}" for c, kinds in _KINDS.items() for kind in kinds}
 
 
@@ -368,10 +413,14 @@ def command_msg_id(run_id: str, command_id: str) -> str:
     return f"{run_id}/{command_id}"
 
 
+def sent_again(msg_id: str, mark: str) -> str:
+    """Message id of a message that a person sends again: another one, or the bus would take it for a repetition."""
+    return f"{msg_id}+{mark}"
+
+
 def command_of(msg_id: str) -> tuple[str, str]:
     """Run and command of a message id, also of one that was sent again; empty where it is no command's."""
-    run_id, _, rest = msg_id.partition("/")
-    command_id = rest.partition("/")[0]
+    run_id, _, command_id = msg_id.partition("+")[0].partition("/")
     return (run_id, command_id) if command_id else ("", "")
 
 

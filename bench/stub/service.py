@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from anneal_checkpoint.app import CheckpointApp
 from anneal_checkpoint.model import DriverKind, Reach, Target
 from anneal_checkpoint.settings import CheckpointSettings
-from anneal_contracts.work import TargetAccess
+from anneal_contracts.facts import TargetAccess
 from anneal_evaluator.app import EvaluatorApp
 from anneal_evaluator.settings import EvaluatorSettings
 from anneal_runtime import logs, service, telemetry

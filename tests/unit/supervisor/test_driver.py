@@ -15,11 +15,11 @@ from anneal_contracts.work import (
 from anneal_core.chain import Event
 from anneal_core.decide import decide
 from anneal_core.state import Pending, RunState
-from anneal_runtime.errors import StaleToken, Unavailable
+from anneal_runtime.errors import NotFound, StaleToken, Unavailable
 from anneal_supervisor.domain import Supervisor
 from anneal_supervisor.driver import RunDriver
 from anneal_supervisor.hub import Hub
-from anneal_supervisor.store import Head, Outgoing
+from anneal_supervisor.store import Head, Left, Outgoing
 
 from tests.unit.core.world import World, item
 
@@ -39,6 +39,7 @@ class Store:
         self.log = list(log)
         self.read_s = 0.0
         self.failures = 0
+        self.batches: list[list[Event]] = []
         self.claims: list[tuple[str, int]] = []
         self.held: list[str] = []
 
@@ -46,15 +47,18 @@ class Store:
         await asyncio.sleep(self.read_s)
         return [e for e in self.log if e.seq > after][:limit]
 
-    async def append(self, events: Sequence[Event], outgoing: Sequence[Outgoing], **rest: Any) -> None:
+    async def append(self, events: Sequence[Event], outgoing: Sequence[Outgoing], **rest: Any) -> Sequence[Left]:
         if self.failures:
             self.failures -= 1
             raise Unavailable("the database is being started again")
         if events[0].seq != len(self.log) + 1:
             raise StaleToken("continued by another")
         self.log += events
+        self.batches.append(list(events))
+        return list(enumerate(outgoing))
 
-    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> None: ...
+    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> Sequence[Left]:
+        return list(enumerate(outgoing))
 
     async def head(self, run_id: str) -> Head:
         return Head(seq=len(self.log), hash=self.log[-1].hash, ended=False)
@@ -104,7 +108,7 @@ async def supervised(store: Store) -> AsyncIterator[Supervisor]:
         store=store,  # type: ignore[arg-type]
         dispatcher=Dispatcher(),  # type: ignore[arg-type]
         clock=Clock(),
-        hub=Hub(lambda: None),
+        hub=Hub(lambda left: None),
         owner="me",
         max_runs=4,
         lease_s=15,
@@ -137,7 +141,7 @@ async def test_the_result_of_a_direct_call_survives_a_database_that_is_away_for_
         store=store,  # type: ignore[arg-type]
         dispatcher=Dispatcher(),  # type: ignore[arg-type]
         clock=Clock(),
-        published=lambda run_id: None,
+        published=lambda run_id, left: None,
     )
     driving = asyncio.create_task(driver.run())
     for _ in range(100):
@@ -171,3 +175,36 @@ async def test_a_driver_that_ends_late_leaves_its_successor_alone() -> None:
         assert "run-1" in supervisor._drivers
         with pytest.raises(asyncio.InvalidStateError):
             supervisor._tasks["run-1"].exception()
+
+
+async def test_a_result_and_all_that_follows_from_it_are_one_commit() -> None:
+    world = run_up_to("apply")
+    (pending,) = world.state.pending.values()
+    store = Store(world.log)
+    store.claims = [("run-1", 2)]
+    async with supervised(store) as supervisor:
+        await asyncio.sleep(0.05)
+        assert await supervisor.report(
+            "run-1", pending.command_id, Applied(command_id=pending.command_id, state="applied")
+        )
+        (batch,) = store.batches
+        assert [e.type for e in batch] == ["command_finished", "command_issued"]
+        assert [e.actor for e in batch] == ["worker", "engine"]
+
+
+async def test_a_result_is_not_lost_with_a_command_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: Dispatcher, state: RunState, pending: Pending) -> Outgoing:
+        raise NotFound("the script is gone")
+
+    world = run_up_to("apply")
+    (pending,) = world.state.pending.values()
+    store = Store(world.log)
+    store.claims = [("run-1", 2)]
+    async with supervised(store) as supervisor:
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr(Dispatcher, "message", fails)
+        assert await supervisor.report(
+            "run-1", pending.command_id, Applied(command_id=pending.command_id, state="applied")
+        )
+        (batch,) = store.batches
+        assert [e.type for e in batch] == ["command_finished"]

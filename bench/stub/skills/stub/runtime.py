@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from anneal_contracts.work import Action, DeclaredMode, FixSource, Health, ItemDetail, Outcome, ScoreCounts
+from anneal_contracts.facts import Action, DeclaredMode, FixSource, Health, ItemDetail, Outcome, ScoreCounts
 from anneal_runtime.errors import NotFound
 from anneal_skillkit.interfaces import Context, Discovery, ExecResult, FullScan, Judgement, TargetSession
 from anneal_skillkit.loader import SkillSpec

@@ -61,7 +61,7 @@ class SupervisorApp:
             store=store,
             dispatcher=Dispatcher(store, checkpoint, memory, lease_s=s.target_lease_s),
             clock=clock,
-            hub=Hub(outbox.wake),
+            hub=Hub(outbox.send),
             owner=f"{socket.gethostname()}/{os.getpid()}",
             max_runs=s.max_runs,
             lease_s=s.run_lease_s,

@@ -19,7 +19,7 @@ from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.history import stored_state
-from anneal_supervisor.store import Outgoing, Store
+from anneal_supervisor.store import Left, Outgoing, Store
 from anneal_supervisor.view import run_message
 
 log = logging.getLogger(__name__)
@@ -27,14 +27,44 @@ log = logging.getLogger(__name__)
 BEFORE_COMMIT = declare("supervisor.before_commit")
 AFTER_COMMIT = declare("supervisor.after_commit")
 
+# Decisions that are committed together at the most: a run of thousands must not hold up the others.
+_MAX_DECISIONS = 20
 # The longest sleep without looking at the clock again.
 _MAX_WAIT_S = 5.0
 # A database that is being started again is back within these waits.
 _SUBMIT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0)
 
 
+class _Batch:
+    """Events that will be committed together, and the state after them."""
+
+    def __init__(self, run_id: str, state: RunState, at: float) -> None:
+        self.state = state
+        self.at = at
+        self.events: list[chain.Event] = []
+        self._run_id = run_id
+
+    def add(self, payload: ev.Payload, actor: str) -> None:
+        """One event more. Raises IllegalEvent where it does not fit."""
+        event = chain.link(
+            run_id=self._run_id,
+            seq=self.state.seq + 1,
+            at=self.at,
+            type=payload.type,
+            actor=actor,
+            payload=payload.model_dump(mode="json"),
+            prev_hash=self.state.head or chain.GENESIS,
+        )
+        self.state = evolve(self.state, event)
+        self.events.append(event)
+
+    def issued(self, before: RunState) -> list[Pending]:
+        """Commands that were given out since that state."""
+        return [p for i, p in self.state.pending.items() if i not in before.pending]
+
+
 class RunDriver:
-    """One run in the hands of this replica. published: called after each commit, so that messages leave."""
+    """One run in the hands of this replica. published: gets what each commit left in the outbox."""
 
     def __init__(
         self,
@@ -44,7 +74,7 @@ class RunDriver:
         store: Store,
         dispatcher: Dispatcher,
         clock: Clock,
-        published: Callable[[str], None],
+        published: Callable[[str, Sequence[Left]], None],
     ) -> None:
         self.run_id = run_id
         self.state = RunState()
@@ -68,10 +98,8 @@ class RunDriver:
                 if self._broken is not None:
                     raise self._broken
                 async with self._lock:
-                    payloads = decide(self.state, self._clock.now())
-                    if payloads:
-                        await self._append(payloads, actor="engine")
-                if not payloads:
+                    moved = await self._advance()
+                if not moved:
                     await self._wait()
         finally:
             tasks = list(self._direct.values())
@@ -86,8 +114,7 @@ class RunDriver:
         again = [o for o in outgoing if o is not None]
         if again:
             # Not through the log: nothing new happened. The message id lets the bus drop what is still there.
-            await self._store.put_outgoing(again)
-            self._published(self.run_id)
+            self._published(self.run_id, await self._store.put_outgoing(again))
 
     async def _wait(self) -> None:
         deadlines = [p.deadline for p in self.state.pending.values()]
@@ -104,43 +131,61 @@ class RunDriver:
             if self.state.ended:
                 return False
             try:
-                await self._append((payload,), actor=actor)
+                await self._advance(payload, actor=actor)
             except IllegalEvent as e:
                 log.info("event refused", extra={"run_id": self.run_id, "type": payload.type, "why": str(e)})
                 command_id = getattr(payload, "command_id", "")
                 refused = ev.EventRefused(refused=payload.type, why=str(e)[:500], command_id=command_id)
-                await self._append((refused,), actor=actor)
+                await self._advance(refused, actor=actor)
                 return False
         self._wake.set()
         return True
 
-    async def _append(self, payloads: Sequence[ev.Payload], *, actor: str) -> None:
-        """Evolves, commits, and only then sends: what is not committed has not happened."""
-        state, events, outgoing = self.state, [], []
+    async def _advance(self, payload: ev.Payload | None = None, *, actor: str = "") -> bool:
+        """Takes an event in and decides on, as far as it goes: one commit. False: there was nothing to do."""
         at = self._clock.now()
-        for payload in payloads:
-            event = chain.link(
-                run_id=self.run_id,
-                seq=state.seq + 1,
-                at=at,
-                type=payload.type,
-                actor=actor,
-                payload=payload.model_dump(mode="json"),
-                prev_hash=state.head or chain.GENESIS,
-            )
-            state = evolve(state, event)
-            events.append(event)
-            outgoing.append(_announcement(event))
-        issued = [p for i, p in state.pending.items() if i not in self.state.pending]
-        work = [await self._dispatcher.message(state, p) for p in issued if p.kind not in DIRECT_KINDS]
-        moved = state.phase is not self.state.phase
-        summary = run_message(state, at, items=False).SerializeToString() if moved else None
+        batch = self._batch(payload, actor, at)
+        try:
+            for _ in range(_MAX_DECISIONS):
+                payloads = decide(batch.state, at)
+                for decided in payloads:
+                    batch.add(decided, "engine")
+                if not payloads:
+                    break
+            work = await self._work(batch)
+        except Exception:
+            if payload is None:
+                raise
+            # What came from outside is not lost with what follows from it: run() meets the error again.
+            log.warning("taken in, but it leads to an error", extra={"run_id": self.run_id, "type": payload.type})
+            batch, work = self._batch(payload, actor, at), []
+        if not batch.events:
+            return False
+        await self._commit(batch, work)
+        return True
+
+    def _batch(self, payload: ev.Payload | None, actor: str, at: float) -> _Batch:
+        batch = _Batch(self.run_id, self.state, at)
+        if payload is not None:
+            batch.add(payload, actor)
+        return batch
+
+    async def _work(self, batch: _Batch) -> list[Outgoing]:
+        issued = batch.issued(self.state)
+        return [await self._dispatcher.message(batch.state, p) for p in issued if p.kind not in DIRECT_KINDS]
+
+    async def _commit(self, batch: _Batch, work: Sequence[Outgoing]) -> None:
+        """Commits, and only then sends: what is not committed has not happened."""
+        state, before = batch.state, self.state
+        moved = state.phase is not before.phase
+        summary = run_message(state, batch.at, items=False).SerializeToString() if moved else None
+        outgoing = [*work, _announcement(batch.events)]
         await faultpoint(BEFORE_COMMIT)
-        await self._store.append(events, [*outgoing, *work], token=self._token, summary=summary, ended=state.ended)
+        left = await self._store.append(batch.events, outgoing, token=self._token, summary=summary, ended=state.ended)
         await faultpoint(AFTER_COMMIT)
         self.state = state
-        self._published(self.run_id)
-        for pending in issued:
+        self._published(self.run_id, left)
+        for pending in batch.issued(before):
             if pending.kind in DIRECT_KINDS:
                 self._start_direct(state, pending)
 
@@ -182,7 +227,8 @@ class RunDriver:
             log.warning("target lease not renewed", extra={"run_id": self.run_id, "reason": e.reason})
 
 
-def _announcement(event: chain.Event) -> Outgoing:
-    """Tells that an event exists; its payload stays in Postgres, which is the truth."""
-    body = canonical_json({"run_id": event.run_id, "seq": event.seq, "type": event.type})
-    return Outgoing(subject=event_subject(event.run_id), msg_id=f"{event.run_id}/{event.seq}", data=body)
+def _announcement(events: Sequence[chain.Event]) -> Outgoing:
+    """Tells which events a commit added; their payloads stay in Postgres, which is the truth."""
+    first, last = events[0], events[-1]
+    body = canonical_json({"run_id": last.run_id, "first": first.seq, "last": last.seq})
+    return Outgoing(subject=event_subject(last.run_id), msg_id=f"{last.run_id}/{last.seq}", data=body)

@@ -1,16 +1,27 @@
-"""Publishes what was committed: reads the outbox in order, sends, deletes. At least once; the bus drops repetitions."""
+"""Publishes what was committed. At least once: the bus drops repetitions, and all who read can bear them.
+
+What this process commits it sends at once, from memory: work by itself, news (which nobody waits for) a moment later
+and together. Rows are removed from the table some time after, many with one commit. The table is read only for what was
+left there: by a process that died, or while the bus was away.
+"""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Sequence
 
+from anneal_contracts.work import event_subject
 from anneal_runtime.bus import Bus
 from anneal_runtime.errors import AnnealError
 
-from anneal_supervisor.store import Store
+from anneal_supervisor.store import Left, Store
 
 log = logging.getLogger(__name__)
 
 _BATCH = 100
+_NEWS = event_subject("")
+# News and removals wait this long for more of their kind.
+_GATHER_S = 0.1
 _LOOK_AGAIN_S = 2.0
 _RETRY_S = 0.5
 
@@ -21,33 +32,91 @@ class Outbox:
     def __init__(self, store: Store, bus: Bus) -> None:
         self._store = store
         self._bus = bus
-        self._wake = asyncio.Event()
+        self._news: list[Left] = []
+        # Rows that are being sent, and rows that were: to be left alone, and to be removed.
+        self._under_way: set[int] = set()
+        self._sent: set[int] = set()
+        self._untidy = asyncio.Event()
+        self._look = asyncio.Event()
+        self._sending: set[asyncio.Task[bool]] = set()
+
+    def send(self, left: Sequence[Left]) -> None:
+        """Takes what a commit left in the outbox."""
+        work = [row for row in left if not row[1].subject.startswith(_NEWS)]
+        self._news += [row for row in left if row[1].subject.startswith(_NEWS)]
+        self._under_way.update(row_id for row_id, _ in left)
+        self._untidy.set()
+        if work:
+            task = asyncio.create_task(self._publish(work))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
     def wake(self) -> None:
-        """There is something to send."""
-        self._wake.set()
+        """Something was put into the table that send() was not given."""
+        self._look.set()
 
     async def run(self) -> None:
-        """For ever."""
-        while True:
-            self._wake.clear()
-            try:
-                while await self._send_batch():
-                    pass
-                wait = _LOOK_AGAIN_S
-            except AnnealError as e:
-                log.warning("outbox waits", extra={"reason": e.reason, "detail": e.message})
-                wait = _RETRY_S
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        """For ever; ends with what was sent removed."""
+        try:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._sweep())
+                loops.create_task(self._tidy())
+        finally:
+            for task in self._sending:
+                task.cancel()
+            await self._remove()
 
-    async def _send_batch(self) -> bool:
-        rows = await self._store.take_outgoing(_BATCH)
-        if not rows:
-            return False
-        await asyncio.gather(*(self._bus.publish(o.subject, o.data, msg_id=o.msg_id) for _, o in rows))
-        await self._store.drop_outgoing([row_id for row_id, _ in rows])
-        return True
+    async def _sweep(self) -> None:
+        """Sends what lies in the table and nobody here is sending: every so often, and soon after a loss."""
+        while True:
+            self._look.clear()
+            try:
+                while rows := await self._store.take_outgoing(_BATCH, self._under_way | self._sent):
+                    self._under_way.update(row_id for row_id, _ in rows)
+                    if not await self._publish(rows):
+                        break
+            except AnnealError as e:
+                self._waits(e)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._look.wait()
+
+    async def _tidy(self) -> None:
+        """Sends the news and removes what was sent."""
+        while True:
+            await self._untidy.wait()
+            self._untidy.clear()
+            await asyncio.sleep(_GATHER_S)
+            news, self._news = self._news, []
+            if news:
+                await self._publish(news)
+            await self._remove()
+
+    async def _publish(self, rows: Sequence[Left]) -> bool:
+        """Sends rows at once. False: some did not arrive, and are left to the next look into the table."""
+        asked = (self._bus.publish(o.subject, o.data, msg_id=o.msg_id) for _, o in rows)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        ids = [row_id for row_id, _ in rows]
+        lost = {row_id: e for row_id, e in zip(ids, answers, strict=True) if isinstance(e, BaseException)}
+        self._under_way.difference_update(ids)
+        self._sent.update(row_id for row_id in ids if row_id not in lost)
+        self._untidy.set()
+        for e in list(lost.values())[:1]:
+            self._waits(e)
+        return not lost
+
+    async def _remove(self) -> None:
+        done = set(self._sent)
+        if not done:
+            return
+        try:
+            await self._store.drop_outgoing(done)
+            self._sent -= done
+        except AnnealError as e:
+            # They stay known as sent, and the next removal takes them with it.
+            self._waits(e)
+
+    def _waits(self, e: BaseException) -> None:
+        """Says so, and has the table looked at soon."""
+        log.warning("outbox waits", extra={"detail": str(e)}, exc_info=None if isinstance(e, AnnealError) else e)
+        asyncio.get_running_loop().call_later(_RETRY_S, self.wake)

@@ -1,6 +1,6 @@
 """What the supervisor keeps, as a Protocol: one conformance suite holds for every backend."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,10 @@ class Outgoing:
     subject: str
     msg_id: str
     data: bytes
+
+
+# A message in the outbox, with the id of its row.
+Left = tuple[int, Outgoing]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class Store(Protocol):
 
     async def append(
         self, events: Sequence[Event], outgoing: Sequence[Outgoing], *, token: int, summary: bytes | None, ended: bool
-    ) -> None:
+    ) -> Sequence[Left]:
         """Appends events of one run with their messages. Raises StaleToken where another replica drives the run now."""
         ...
 
@@ -62,13 +66,15 @@ class Store(Protocol):
         """Gives all runs of this replica back at once."""
         ...
 
-    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> None:
+    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> Sequence[Left]:
         """Messages that leave again without a new event."""
         ...
 
-    async def take_outgoing(self, limit: int) -> list[tuple[int, Outgoing]]: ...
+    async def take_outgoing(self, limit: int, without: Collection[int]) -> Sequence[Left]:
+        """What lies in the outbox, oldest first, but for the rows of these ids."""
+        ...
 
-    async def drop_outgoing(self, ids: Sequence[int]) -> None: ...
+    async def drop_outgoing(self, ids: Collection[int]) -> None: ...
 
     async def put_blob(self, sha256: str, media_type: str, content: bytes) -> None: ...
 

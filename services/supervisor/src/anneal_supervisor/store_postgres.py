@@ -1,28 +1,42 @@
 """The supervisor's store in Postgres. The schema is in migrations/."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.resources import files
 
 import asyncpg
 from anneal_contracts.canonical import canonical_json
 from anneal_core.chain import Event
 from anneal_runtime.errors import NotFound, StaleToken
-from anneal_runtime.postgres import Connection, Database, once
+from anneal_runtime.postgres import Database, once
 
 from anneal_supervisor.errors import damaged
-from anneal_supervisor.store import Head, Outgoing
+from anneal_supervisor.store import Head, Left, Outgoing
 
 SCHEMA = "supervisor"
 
-_INSERT_EVENT = """
-INSERT INTO run_events (run_id, seq, at, type, actor, payload, prev_hash, hash)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT_OUTGOING = """
+INSERT INTO outbox (subject, msg_id, data)
+SELECT o.subject, o.msg_id, o.data FROM unnest($1::text[], $2::text[], $3::bytea[]) AS o (subject, msg_id, data)
+RETURNING id, msg_id
 """
-_INSERT_OUTGOING = "INSERT INTO outbox (subject, msg_id, data) VALUES ($1, $2, $3)"
-_MOVE_HEAD = """
-UPDATE runs SET head_seq = $2, head_hash = $3, ended = $4, summary = coalesce($5, summary)
-WHERE run_id = $1 AND owner_token = $6
+# One statement is one transaction and one round trip. No head moved (the token is another's): nothing is written.
+_APPEND = """
+WITH moved AS (
+    UPDATE runs SET head_seq = $2, head_hash = $3, ended = $4, summary = coalesce($5, summary)
+    WHERE run_id = $1 AND owner_token = $6 RETURNING run_id
+), appended AS (
+    INSERT INTO run_events (run_id, seq, at, type, actor, payload, prev_hash, hash)
+    SELECT moved.run_id, e.* FROM moved, unnest(
+        $7::bigint[], $8::float8[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[]) AS e
+), left_behind AS (
+    INSERT INTO outbox (subject, msg_id, data)
+    SELECT o.subject, o.msg_id, o.data
+    FROM moved, unnest($14::text[], $15::text[], $16::bytea[]) AS o (subject, msg_id, data)
+    RETURNING id, msg_id
+)
+SELECT (SELECT count(*) FROM moved) AS moved, (SELECT array_agg(id) FROM left_behind) AS ids,
+    (SELECT array_agg(msg_id) FROM left_behind) AS msg_ids
 """
 _CLAIM = """
 UPDATE runs SET owner = $1, owner_until = now() + make_interval(secs => $2), owner_token = owner_token + 1
@@ -58,43 +72,46 @@ class PostgresStore:
 
             async def create() -> bytes:
                 await conn.execute("INSERT INTO runs (run_id, summary) VALUES ($1, $2)", first.run_id, summary)
-                await _insert(conn, [first])
-                await conn.execute(_MOVE_HEAD, first.run_id, first.seq, first.hash, False, summary, 0)
+                head = (first.run_id, first.seq, first.hash, False, summary, 0)
+                await conn.execute(_APPEND, *head, *_columns([first]), *message_columns([]))
                 return first.run_id.encode()
 
             return (await once(conn, f"CreateRun/{key}", request, create)).decode()
 
     async def append(
         self, events: Sequence[Event], outgoing: Sequence[Outgoing], *, token: int, summary: bytes | None, ended: bool
-    ) -> None:
+    ) -> Sequence[Left]:
         last = events[-1]
         try:
-            async with self._db.transaction() as conn:
-                await _insert(conn, events)
-                if outgoing:
-                    await conn.executemany(_INSERT_OUTGOING, [(o.subject, o.msg_id, o.data) for o in outgoing])
-                moved = await conn.execute(_MOVE_HEAD, last.run_id, last.seq, last.hash, ended, summary, token)
-                if moved != "UPDATE 1":
-                    raise StaleToken(f"run {last.run_id} is driven by another replica")
+            async with self._db.connection() as conn:
+                row = await conn.fetchrow(
+                    _APPEND,
+                    *(last.run_id, last.seq, last.hash, ended, summary, token),
+                    *_columns(events),
+                    *message_columns(outgoing),
+                )
         except asyncpg.UniqueViolationError as e:
             raise StaleToken(f"run {last.run_id} was continued by another replica") from e
+        if row is None or row["moved"] != 1:
+            raise StaleToken(f"run {last.run_id} is driven by another replica")
+        return _left(outgoing, zip(row["ids"] or (), row["msg_ids"] or (), strict=True))
 
     async def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[Event]:
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn:
             rows = await conn.fetch(
                 "SELECT * FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3", run_id, after, limit
             )
         return _readable(rows)
 
     async def head(self, run_id: str) -> Head:
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn:
             row = await conn.fetchrow("SELECT head_seq, head_hash, ended FROM runs WHERE run_id = $1", run_id)
         if row is None:
             raise NotFound(f"no run {run_id}", field="run_id")
         return Head(seq=row["head_seq"], hash=row["head_hash"], ended=row["ended"])
 
     async def summaries(self, limit: int) -> list[bytes]:
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn:
             rows = await conn.fetch("SELECT summary FROM runs ORDER BY created_at DESC, run_id LIMIT $1", limit)
         return [row["summary"] for row in rows]
 
@@ -112,21 +129,24 @@ class PostgresStore:
         async with self._db.transaction() as conn:
             await conn.execute("UPDATE runs SET owner_until = 'epoch' WHERE owner = $1 AND NOT ended", owner)
 
-    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> None:
-        async with self._db.transaction() as conn:
-            await conn.executemany(_INSERT_OUTGOING, [(o.subject, o.msg_id, o.data) for o in outgoing])
+    async def put_outgoing(self, outgoing: Sequence[Outgoing]) -> Sequence[Left]:
+        async with self._db.connection() as conn:
+            rows = await conn.fetch(INSERT_OUTGOING, *message_columns(outgoing))
+        return _left(outgoing, ((row["id"], row["msg_id"]) for row in rows))
 
-    async def take_outgoing(self, limit: int) -> list[tuple[int, Outgoing]]:
-        async with self._db.transaction() as conn:
-            rows = await conn.fetch("SELECT * FROM outbox ORDER BY id LIMIT $1", limit)
+    async def take_outgoing(self, limit: int, without: Collection[int]) -> Sequence[Left]:
+        async with self._db.connection() as conn:
+            rows = await conn.fetch(
+                "SELECT * FROM outbox WHERE id <> ALL($2::bigint[]) ORDER BY id LIMIT $1", limit, list(without)
+            )
         return [(r["id"], Outgoing(subject=r["subject"], msg_id=r["msg_id"], data=r["data"])) for r in rows]
 
-    async def drop_outgoing(self, ids: Sequence[int]) -> None:
-        async with self._db.transaction() as conn:
+    async def drop_outgoing(self, ids: Collection[int]) -> None:
+        async with self._db.connection() as conn:
             await conn.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", list(ids))
 
     async def put_blob(self, sha256: str, media_type: str, content: bytes) -> None:
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn:
             await conn.execute(
                 "INSERT INTO blobs (sha256, media_type, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
                 sha256,
@@ -135,16 +155,28 @@ class PostgresStore:
             )
 
     async def get_blob(self, sha256: str) -> tuple[str, bytes]:
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn:
             row = await conn.fetchrow("SELECT media_type, content FROM blobs WHERE sha256 = $1", sha256)
         if row is None:
             raise NotFound(f"no blob {sha256}", field="sha256")
         return row["media_type"], row["content"]
 
 
-async def _insert(conn: Connection, events: Sequence[Event]) -> None:
-    rows = [(e.run_id, e.seq, e.at, e.type, e.actor, canonical_json(e.payload), e.prev_hash, e.hash) for e in events]
-    await conn.executemany(_INSERT_EVENT, rows)
+def _columns(events: Sequence[Event]) -> tuple[list[object], ...]:
+    """The rows of these events, column by column, without their run's id."""
+    rows = [(e.seq, e.at, e.type, e.actor, canonical_json(e.payload), e.prev_hash, e.hash) for e in events]
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+def message_columns(outgoing: Sequence[Outgoing]) -> tuple[list[object], ...]:
+    """Messages for INSERT_OUTGOING."""
+    return [o.subject for o in outgoing], [o.msg_id for o in outgoing], [o.data for o in outgoing]
+
+
+def _left(outgoing: Sequence[Outgoing], rows: Iterable[tuple[int, str]]) -> Sequence[Left]:
+    """The messages with the ids of their rows, in the order in which they were given."""
+    ids = {msg_id: row_id for row_id, msg_id in rows}
+    return [(ids[o.msg_id], o) for o in outgoing]
 
 
 def _readable(rows: Sequence[asyncpg.Record]) -> list[Event]:

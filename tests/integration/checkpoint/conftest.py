@@ -181,18 +181,26 @@ async def release(stub: Stub, run_id: str, token: int, *, key: str = "") -> None
     )
 
 
-def snapshot_request(run_id: str, token: int, generation: int, *, key: str = "") -> pb.SnapshotRequest:
+def snapshot_request(run_id: str, token: int, generation: int, *, key: str = "", seq: int = 0) -> pb.SnapshotRequest:
     return pb.SnapshotRequest(
         idempotency_key=key or f"s-{run_id}-{generation}",
         target="lab",
         run_id=run_id,
         fencing_token=token,
         generation=generation,
+        command_seq=seq,
     )
 
 
 def restore_request(
-    run_id: str, token: int, generation: int, *, key: str, force: bool = False, volatile: Sequence[str] = ()
+    run_id: str,
+    token: int,
+    generation: int,
+    *,
+    key: str,
+    force: bool = False,
+    volatile: Sequence[str] = (),
+    seq: int = 0,
 ) -> pb.RestoreRequest:
     return pb.RestoreRequest(
         idempotency_key=key,
@@ -202,9 +210,20 @@ def restore_request(
         generation=generation,
         force=force,
         volatile_paths=volatile,
+        command_seq=seq,
     )
 
 
-def effect_request(run_id: str, token: int, *, key: str = "e1", action_hash: str = "h1") -> pb.BeginEffectRequest:
-    effect = pb.Effect(run_id=run_id, item_id="item-1", attempt=1, action_hash=action_hash, fencing_token=token)
+def effect_request(
+    run_id: str, token: int, *, key: str = "e1", action_hash: str = "h1", seq: int = 0, undoes: str = ""
+) -> pb.BeginEffectRequest:
+    effect = pb.Effect(
+        run_id=run_id,
+        item_id="item-1",
+        attempt=1,
+        action_hash=action_hash,
+        fencing_token=token,
+        command_seq=seq,
+        undoes=undoes,
+    )
     return pb.BeginEffectRequest(idempotency_key=key, target="lab", effect=effect)

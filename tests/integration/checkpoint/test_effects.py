@@ -2,10 +2,11 @@ import asyncio
 
 import pytest
 from anneal.checkpoint.v1 import checkpoint_pb2 as pb
-from anneal_runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from anneal_runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StaleToken
 
 from tests.integration.checkpoint.conftest import (
     FolderDriver,
+    Serve,
     Stub,
     acquire,
     effect_request,
@@ -13,11 +14,16 @@ from tests.integration.checkpoint.conftest import (
     restore_request,
     snapshot_request,
 )
+from tests.integration.checkpoint.test_leases import lapse
 
 
 async def finish(stub: Stub, state: str, exit_code: int = 0, key: str = "e1") -> pb.Effect:
     answer = await stub.FinishEffect(pb.FinishEffectRequest(idempotency_key=key, state=state, exit_code=exit_code))
     return answer.effect
+
+
+async def start(stub: Stub, key: str = "e1") -> pb.Effect:
+    return (await stub.StartEffect(pb.StartEffectRequest(idempotency_key=key))).effect
 
 
 async def states(stub: Stub, run_id: str = "run-1") -> dict[str, str]:
@@ -60,18 +66,120 @@ async def test_an_end_is_recorded_once(stub: Stub) -> None:
     await stub.BeginEffect(effect_request("run-1", token))
     assert await finish(stub, "applied") == await finish(stub, "applied")
     with pytest.raises(FailedPrecondition) as refused:
-        await finish(stub, "failed")
+        await finish(stub, "applied", 1)
     assert refused.value.field == "state"
-    assert (await finish(stub, "undone")).state == "undone"
+    assert (await finish(stub, "reverted")).state == "reverted"
+    with pytest.raises(FailedPrecondition):
+        await finish(stub, "applied")
 
 
 async def test_an_end_of_nothing_or_of_no_known_kind_is_refused(stub: Stub) -> None:
     with pytest.raises(NotFound):
         await finish(stub, "applied")
-    for state in ("done", "", "intended"):
+    with pytest.raises(NotFound):
+        await start(stub)
+    for state in ("done", "", "intended", "started"):
         with pytest.raises(InvalidArgument) as refused:
             await finish(stub, state)
         assert refused.value.field == "state"
+
+
+async def test_an_effect_seen_at_work_is_started_until_it_has_an_end(stub: Stub) -> None:
+    token = await acquire(stub, "run-1")
+    await stub.BeginEffect(effect_request("run-1", token))
+    started = await start(stub)
+    assert started.state == "started"
+    assert started.started_at.seconds > 0
+    assert not started.HasField("finished_at")
+    assert await start(stub) == started
+    assert (await stub.BeginEffect(effect_request("run-1", token))).effect.state == "started"
+    ended = await finish(stub, "applied", 3)
+    assert (ended.state, ended.exit_code, ended.started_at) == ("applied", 3, started.started_at)
+    with pytest.raises(FailedPrecondition):
+        await start(stub)
+
+
+async def test_an_intent_tells_its_ledger_and_how_long_the_lease_still_holds(serve: Serve, stub: Stub) -> None:
+    token = await acquire(stub, "run-1", ttl=30)
+    first = await stub.BeginEffect(effect_request("run-1", token))
+    assert 25 < first.lease_left.ToMilliseconds() / 1000 <= 30
+    async with serve() as restarted:
+        again = await restarted.BeginEffect(effect_request("run-1", token))
+    assert again.ledger == first.ledger
+    assert len(first.ledger) == 36
+
+
+async def test_a_command_that_its_run_has_left_behind_begins_nothing(stub: Stub, driver: FolderDriver) -> None:
+    token = await acquire(stub, "run-1")
+    await stub.Snapshot(snapshot_request("run-1", token, 0, seq=5))
+    await stub.BeginEffect(effect_request("run-1", token, key="first", seq=8))
+    await stub.BeginEffect(effect_request("run-1", token, key="first", seq=8))
+    await stub.Restore(restore_request("run-1", token, 0, key="k", seq=12))
+    # Asleep since before it asked the ledger: its attempt is over, although nobody ever began its effect.
+    with pytest.raises(StaleToken, match="command 12") as late:
+        await stub.BeginEffect(effect_request("run-1", token, key="second", seq=9))
+    assert late.value.field == "command_seq"
+    with pytest.raises(StaleToken):
+        await stub.Restore(restore_request("run-1", token, 0, key="k2", seq=11))
+    await stub.BeginEffect(effect_request("run-1", token, key="third", seq=14))
+    await release(stub, "run-1", token)
+    # The next holder counts by its own log.
+    await stub.BeginEffect(effect_request("run-2", await acquire(stub, "run-2"), key="fourth", seq=3))
+
+
+async def test_what_has_no_end_is_unknown_when_its_run_lets_go_or_another_comes(stub: Stub, postgres_dsn: str) -> None:
+    token = await acquire(stub, "run-1")
+    for key in ("done", "begun"):
+        await stub.BeginEffect(effect_request("run-1", token, key=key))
+    await finish(stub, "applied", key="done")
+    await release(stub, "run-1", token)
+    assert await states(stub) == {"done": "applied", "begun": "unknown"}
+    second = await acquire(stub, "run-2")
+    await stub.BeginEffect(effect_request("run-2", second, key="slow"))
+    await start(stub, "slow")
+    await lapse(postgres_dsn)
+    assert await states(stub, "run-2") == {"slow": "started"}
+    third = await acquire(stub, "run-3")
+    (slow,) = (await stub.ListEffects(pb.ListEffectsRequest(run_id="run-2"))).effects
+    assert slow.state == "unknown"
+    assert "run-3" in slow.detail
+    with pytest.raises(AlreadyExists):
+        await stub.BeginEffect(effect_request("run-3", third, key="slow"))
+    # Its worker slept, and comes back with what the target says: that is better than not to know.
+    assert (await finish(stub, "applied", 2, key="slow")).exit_code == 2
+
+
+async def test_an_undo_settles_the_effect_that_it_takes_back(stub: Stub) -> None:
+    token = await acquire(stub, "run-1")
+    for key in ("good", "bad", "lost"):
+        await stub.BeginEffect(effect_request("run-1", token, key=key))
+        await finish(stub, "applied", key=key)
+        await stub.BeginEffect(effect_request("run-1", token, key=f"undo-{key}", undoes=key))
+    await finish(stub, "applied", key="undo-good")
+    await finish(stub, "applied", 3, key="undo-bad")
+    await finish(stub, "unknown", key="undo-lost")
+    found = await states(stub)
+    assert (found["good"], found["bad"], found["lost"]) == ("reverted", "unknown", "unknown")
+    listed = (await stub.ListEffects(pb.ListEffectsRequest(run_id="run-1"))).effects
+    assert [e.detail for e in listed if e.key == "bad"] == ["the script that takes it back ended with 3"]
+    # An undo of what was never begun has nothing to settle.
+    await stub.BeginEffect(effect_request("run-1", token, key="undo-none", undoes="never"))
+    assert (await finish(stub, "applied", key="undo-none")).state == "applied"
+
+
+async def test_an_effect_without_an_end_makes_a_restore_boot_even_where_no_file_differs(
+    stub: Stub, driver: FolderDriver
+) -> None:
+    token = await acquire(stub, "run-1")
+    await stub.Snapshot(snapshot_request("run-1", token, 0))
+    await stub.BeginEffect(effect_request("run-1", token, key="ended"))
+    await finish(stub, "applied", key="ended")
+    assert not (await stub.Restore(restore_request("run-1", token, 0, key="k1"))).restored
+    # Whoever began it may only have slept, and a target that was booted refuses it.
+    await stub.BeginEffect(effect_request("run-1", token, key="open"))
+    assert (await stub.Restore(restore_request("run-1", token, 0, key="k2"))).restored
+    assert await states(stub) == {"ended": "reverted", "open": "reverted"}
+    assert not (await stub.Restore(restore_request("run-1", token, 0, key="k3"))).restored
 
 
 async def test_what_happened_is_recorded_even_after_the_lease_was_given_back(stub: Stub) -> None:
@@ -81,15 +189,14 @@ async def test_what_happened_is_recorded_even_after_the_lease_was_given_back(stu
     assert (await finish(stub, "applied")).state == "applied"
 
 
-async def test_an_intended_effect_is_taken_over_with_the_newer_token(stub: Stub) -> None:
+async def test_an_open_effect_is_taken_over_by_whoever_begins_it_again(stub: Stub) -> None:
     token = await acquire(stub, "run-1")
-    await stub.BeginEffect(effect_request("run-1", token))
-    await release(stub, "run-1", token)
-    newer = await acquire(stub, "run-1")
-    assert newer > token
-    again = await stub.BeginEffect(effect_request("run-1", newer))
+    await stub.BeginEffect(effect_request("run-1", token, seq=4))
+    again = await stub.BeginEffect(effect_request("run-1", token, seq=6))
     assert again.begun_before
-    assert again.effect.fencing_token == newer
+    assert again.effect.command_seq == 6
+    await finish(stub, "applied")
+    assert (await stub.BeginEffect(effect_request("run-1", token, seq=9))).effect.command_seq == 6
 
 
 async def test_a_restore_marks_what_it_took_back_and_nothing_else(stub: Stub, driver: FolderDriver) -> None:
@@ -98,18 +205,18 @@ async def test_a_restore_marks_what_it_took_back_and_nothing_else(stub: Stub, dr
     await stub.BeginEffect(effect_request("run-1", token, key="kept"))
     await finish(stub, "applied", key="kept")
     await stub.Snapshot(snapshot_request("run-1", token, 1))
-    for key, state in (("ran", "applied"), ("broke", "failed")):
+    for key, code in (("ran", 0), ("broke", 1)):
         await stub.BeginEffect(effect_request("run-1", token, key=key))
-        await finish(stub, state, key=key)
-    # Begun, end unknown: after the restore it has not happened, and may be applied under the same key.
+        await finish(stub, "applied", code, key=key)
+    # Begun, end unknown: whatever it did is gone, and applying it anew is another effect.
     await stub.BeginEffect(effect_request("run-1", token, key="open"))
     (driver.machine("m1") / "a").write_text("changed")
     assert (await stub.Restore(restore_request("run-1", token, 1, key="k"))).restored
-    assert await states(stub) == {"kept": "applied", "ran": "undone", "broke": "undone", "open": "intended"}
-    assert (await stub.BeginEffect(effect_request("run-1", token, key="open"))).begun_before
-    with pytest.raises(FailedPrecondition, match="undone") as late:
-        await stub.BeginEffect(effect_request("run-1", token, key="ran"))
-    assert late.value.field == "idempotency_key"
+    assert await states(stub) == {"kept": "applied", "ran": "reverted", "broke": "reverted", "open": "reverted"}
+    for key in ("open", "ran"):
+        with pytest.raises(FailedPrecondition, match="reverted") as late:
+            await stub.BeginEffect(effect_request("run-1", token, key=key))
+        assert late.value.field == "idempotency_key"
 
 
 async def test_an_effect_without_a_name_is_refused(stub: Stub) -> None:

@@ -405,7 +405,7 @@ async def test_a_restore_that_a_dead_process_left_is_completed_when_a_service_st
         assert answer.restored
         assert list(answer.changed_paths) == ["a", "b"]
         effects = (await stub.ListEffects(pb.ListEffectsRequest(run_id="run-1"))).effects
-        assert [e.state for e in effects] == ["undone"]
+        assert [e.state for e in effects] == ["reverted"]
     assert sum(c.startswith("restore") for c in driver.calls) == 2
 
 

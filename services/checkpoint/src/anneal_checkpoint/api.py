@@ -75,11 +75,19 @@ class CheckpointApi(CheckpointServiceServicer):
     async def BeginEffect(self, request: pb.BeginEffectRequest, context: object) -> pb.BeginEffectResponse:
         check_target_name(request.target, "target")
         begun = await self._effects.begin(wire.effect_from(request))
-        return pb.BeginEffectResponse(effect=wire.effect_to(begun.effect), begun_before=begun.before)
+        return pb.BeginEffectResponse(
+            effect=wire.effect_to(begun.effect),
+            begun_before=begun.before,
+            ledger=begun.ledger,
+            lease_left=wire.duration(begun.lease_left_s),
+        )
+
+    async def StartEffect(self, request: pb.StartEffectRequest, context: object) -> pb.StartEffectResponse:
+        return pb.StartEffectResponse(effect=wire.effect_to(await self._effects.start(request.idempotency_key)))
 
     async def FinishEffect(self, request: pb.FinishEffectRequest, context: object) -> pb.FinishEffectResponse:
         state = wire.effect_state_from(request.state)
-        effect = await self._effects.finish(request.idempotency_key, state, request.exit_code)
+        effect = await self._effects.finish(request.idempotency_key, state, request.exit_code, request.detail)
         return pb.FinishEffectResponse(effect=wire.effect_to(effect))
 
     async def ListEffects(self, request: pb.ListEffectsRequest, context: object) -> pb.ListEffectsResponse:
@@ -94,4 +102,5 @@ def _order(request: pb.SnapshotRequest | pb.RestoreRequest) -> Order:
         run_id=request.run_id,
         token=request.fencing_token,
         generation=request.generation,
+        command_seq=request.command_seq,
     )

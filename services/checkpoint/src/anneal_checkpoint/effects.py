@@ -1,7 +1,7 @@
 """The effect ledger: that a change is intended is committed before it happens, and what came of it after.
 
-The effect's key is hash(run, item, attempt, action) and is the idempotency key of both calls: repeating either gives
-the recorded state, and another action under the same key is refused.
+The effect's key is hash(run, item, attempt, action) and is the idempotency key of all calls: repeating one gives the
+recorded state, and another action under the same key is refused.
 """
 
 from dataclasses import dataclass, replace
@@ -11,20 +11,29 @@ from anneal_runtime.faults import declare, faultpoint
 
 from anneal_checkpoint.checks import check_key, check_run_id
 from anneal_checkpoint.errors import missing_target
-from anneal_checkpoint.leases import check_holder
+from anneal_checkpoint.leases import check_holder, take_command
 from anneal_checkpoint.model import Effect, EffectState
-from anneal_checkpoint.store import Store
+from anneal_checkpoint.store import Store, Tx
 
 AFTER_BEGIN = declare("checkpoint.after_effect_begun")
+AFTER_START = declare("checkpoint.after_effect_started")
 AFTER_FINISH = declare("checkpoint.after_effect_finished")
 
-# What may follow a state. A change that ran or failed half-way may still be taken back; an undone one is history.
+# What may follow a state; nothing else does. README.md has the same table.
 NEXT: dict[EffectState, frozenset[EffectState]] = {
-    EffectState.INTENDED: frozenset({EffectState.APPLIED, EffectState.FAILED, EffectState.UNDONE}),
-    EffectState.APPLIED: frozenset({EffectState.UNDONE}),
-    EffectState.FAILED: frozenset({EffectState.UNDONE}),
-    EffectState.UNDONE: frozenset(),
+    # It can end without having been seen at work: most do so within milliseconds.
+    EffectState.INTENDED: frozenset(
+        {EffectState.STARTED, EffectState.APPLIED, EffectState.REVERTED, EffectState.UNKNOWN}
+    ),
+    EffectState.STARTED: frozenset({EffectState.APPLIED, EffectState.REVERTED, EffectState.UNKNOWN}),
+    # Unknown: the script that takes it back was cut off, or failed.
+    EffectState.APPLIED: frozenset({EffectState.REVERTED, EffectState.UNKNOWN}),
+    # Somebody found out after all, or a restore made the question idle.
+    EffectState.UNKNOWN: frozenset({EffectState.APPLIED, EffectState.REVERTED}),
+    EffectState.REVERTED: frozenset(),
 }
+OPEN = frozenset({EffectState.INTENDED, EffectState.STARTED})
+ENDS = frozenset({EffectState.APPLIED, EffectState.REVERTED, EffectState.UNKNOWN})
 
 _TEXT_MAX = 300
 
@@ -35,11 +44,13 @@ class Begun:
 
     effect: Effect
     before: bool
+    ledger: str
+    lease_left_s: float
 
 
-def advance(effect: Effect, state: EffectState, exit_code: int) -> Effect:
+def advance(effect: Effect, state: EffectState, exit_code: int = 0, detail: str = "") -> Effect:
     """The effect after it came to state; the same one where it was there already. Raises FailedPrecondition."""
-    if state is effect.state and (exit_code == effect.exit_code or state is EffectState.UNDONE):
+    if state is effect.state and (exit_code == effect.exit_code or state is not EffectState.APPLIED):
         return effect
     if state not in NEXT[effect.state]:
         raise FailedPrecondition(
@@ -47,14 +58,14 @@ def advance(effect: Effect, state: EffectState, exit_code: int) -> Effect:
             f"with exit code {exit_code}",
             field="state",
         )
-    # The exit code stays that of the run of the script, also after it was undone.
-    came_to = effect.exit_code if state is EffectState.UNDONE else exit_code
-    return replace(effect, state=state, exit_code=came_to)
+    # The exit code stays that of the run of the script, whatever becomes of its work.
+    came_to = exit_code if state is EffectState.APPLIED else effect.exit_code
+    return replace(effect, state=state, exit_code=came_to, detail=detail)
 
 
 def same_change(one: Effect, two: Effect) -> bool:
     """True where both records are of the same change, whatever came of it."""
-    fields = ("key", "target", "run_id", "item_id", "attempt", "action_hash")
+    fields = ("key", "target", "run_id", "item_id", "attempt", "action_hash", "undoes")
     return all(getattr(one, f) == getattr(two, f) for f in fields)
 
 
@@ -70,7 +81,8 @@ class Effects:
         async with self._store.transaction() as tx:
             if await tx.target(effect.target) is None:
                 raise missing_target(effect.target)
-            check_holder(await tx.lock_lease(effect.target), effect.run_id, effect.fencing_token)
+            lease = await tx.lock_lease(effect.target)
+            check_holder(lease, effect.run_id, effect.fencing_token)
             unfinished = await tx.unfinished_restore(effect.target)
             if unfinished is not None:
                 raise FailedPrecondition(
@@ -78,36 +90,35 @@ class Effects:
                     f"of run {unfinished.run_id}; repeat it before anything else",
                     field="target",
                 )
+            await take_command(tx, lease, effect.command_seq)
             known = await tx.effect(effect.key)
-            if known is not None and not same_change(known, effect):
-                raise AlreadyExists("this key belongs to another change", field="idempotency_key")
-            if known is not None and known.state is EffectState.UNDONE:
-                # A late delivery of an old command: its change was taken back, and its attempt is over.
-                raise FailedPrecondition(
-                    f"effect {effect.key} was undone; a new attempt has a key of its own", field="idempotency_key"
-                )
-            if known is None:
-                begun = Begun(effect=await tx.insert_effect(replace(effect, state=EffectState.INTENDED)), before=False)
-            elif known.state is EffectState.INTENDED and known.fencing_token != effect.fencing_token:
-                taken_over = replace(known, fencing_token=effect.fencing_token)
-                begun = Begun(effect=await tx.update_effect(taken_over), before=True)
-            else:
-                begun = Begun(effect=known, before=True)
+            begun = Begun(
+                effect=await _begun(tx, effect, known),
+                before=known is not None,
+                ledger=await tx.ledger(),
+                lease_left_s=lease.left_s,
+            )
         await faultpoint(AFTER_BEGIN)
         return begun
 
-    async def finish(self, key: str, state: EffectState, exit_code: int) -> Effect:
+    async def start(self, key: str) -> Effect:
+        """Records that the target was seen at work on it. Raises NotFound, FailedPrecondition."""
+        check_key(key)
+        async with self._store.transaction() as tx:
+            started = await _come_to(tx, await _known(tx, key), EffectState.STARTED)
+        await faultpoint(AFTER_START)
+        return started
+
+    async def finish(self, key: str, state: EffectState, exit_code: int, detail: str = "") -> Effect:
         """Records what came of a change. Also for a run that lost its lease: what happened, happened."""
         check_key(key)
-        if state is EffectState.INTENDED:
-            raise InvalidArgument("state is applied, failed or undone", field="state")
+        if state not in ENDS:
+            raise InvalidArgument(f"state is one of {', '.join(sorted(ENDS))}", field="state")
         async with self._store.transaction() as tx:
-            known = await tx.effect(key)
-            if known is None:
-                raise NotFound("no effect was begun under this key", field="idempotency_key")
-            ended = advance(known, state, exit_code)
-            if ended != known:
-                ended = await tx.update_effect(ended)
+            known = await _known(tx, key)
+            ended = await _come_to(tx, known, state, exit_code, detail[:_TEXT_MAX])
+            if ended != known and ended.undoes:
+                await _settle_undone(tx, ended)
         await faultpoint(AFTER_FINISH)
         return ended
 
@@ -118,6 +129,46 @@ class Effects:
             return list(await tx.effects(run_id))
 
 
+async def _begun(tx: Tx, effect: Effect, known: Effect | None) -> Effect:
+    """The record of an intent: a new one, or the known one in the hands of whoever asks now."""
+    if known is None:
+        return await tx.insert_effect(replace(effect, state=EffectState.INTENDED))
+    if not same_change(known, effect):
+        raise AlreadyExists("this key belongs to another change", field="idempotency_key")
+    if known.state in (EffectState.REVERTED, EffectState.UNKNOWN):
+        # A late delivery of an old command: its attempt is over.
+        raise FailedPrecondition(
+            f"effect {effect.key} is {known.state}; a new attempt has a key of its own", field="idempotency_key"
+        )
+    taken_over = replace(known, fencing_token=effect.fencing_token, command_seq=effect.command_seq)
+    return await tx.update_effect(taken_over) if known.state in OPEN and taken_over != known else known
+
+
+async def _known(tx: Tx, key: str) -> Effect:
+    known = await tx.effect(key)
+    if known is None:
+        raise NotFound("no effect was begun under this key", field="idempotency_key")
+    return known
+
+
+async def _come_to(tx: Tx, known: Effect, state: EffectState, exit_code: int = 0, detail: str = "") -> Effect:
+    after = advance(known, state, exit_code, detail)
+    return after if after == known else await tx.update_effect(after)
+
+
+async def _settle_undone(tx: Tx, undo: Effect) -> None:
+    """What the end of an undo makes of the change that it takes back."""
+    taken_back = await tx.effect(undo.undoes)
+    if taken_back is None:
+        return  # it was never begun: there was nothing to take back
+    if undo.state is EffectState.APPLIED and undo.exit_code == 0:
+        await _come_to(tx, taken_back, EffectState.REVERTED, detail="by its undo script")
+        return
+    how = f"ended with {undo.exit_code}" if undo.state is EffectState.APPLIED else f"is itself {undo.state}"
+    if taken_back.state is not EffectState.REVERTED:
+        await _come_to(tx, taken_back, EffectState.UNKNOWN, detail=f"the script that takes it back {how}")
+
+
 def _check(effect: Effect) -> None:
     check_key(effect.key)
     check_run_id(effect.run_id, "effect.run_id")
@@ -126,3 +177,5 @@ def _check(effect: Effect) -> None:
             raise InvalidArgument(f"effect.{field} has 1 to {_TEXT_MAX} characters", field=f"effect.{field}")
     if effect.attempt < 0:
         raise InvalidArgument("effect.attempt counts from 0", field="effect.attempt")
+    if effect.undoes:
+        check_key(effect.undoes, "effect.undoes")

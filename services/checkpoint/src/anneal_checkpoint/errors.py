@@ -29,3 +29,13 @@ def stale_token(lease: Lease, run_id: str, token: int) -> StaleToken:
         field="fencing_token",
         details={"target": lease.target, "run_id": run_id, "token": str(token), "newest": str(lease.token)},
     )
+
+
+def stale_command(lease: Lease, command_seq: int) -> StaleToken:
+    """A command that its own run has left behind: whoever brings it has slept."""
+    return StaleToken(
+        f"command {command_seq} of run {lease.run_id} comes too late for target {lease.target}: "
+        f"command {lease.newest_seq} was carried out since",
+        field="command_seq",
+        details={"target": lease.target, "command_seq": str(command_seq), "newest": str(lease.newest_seq)},
+    )

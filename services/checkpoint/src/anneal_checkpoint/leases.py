@@ -2,6 +2,7 @@
 
 A lease ends when it is released or when another run takes it over after it expired. Expiry alone takes the right to
 change the target away at once, but as long as nobody came in between, the same run gets the same token back.
+What a holder leaves without an end becomes unknown in the ledger when it lets go, or when another run comes.
 Answers are not stored under the idempotency key: an old answer about time would be a lie. Acquiring and renewing are
 idempotent by (target, run) instead.
 """
@@ -13,13 +14,17 @@ from datetime import datetime
 
 from anneal_contracts.canonical import canonical_json
 from anneal_runtime.errors import InvalidArgument
+from anneal_runtime.faults import declare, faultpoint
 
 from anneal_checkpoint.checks import check_key, check_run_id
-from anneal_checkpoint.errors import leased, missing_target, stale_token
+from anneal_checkpoint.errors import leased, missing_target, stale_command, stale_token
 from anneal_checkpoint.model import Lease, TargetView
 from anneal_checkpoint.retention import retire_runs
-from anneal_checkpoint.store import Store
+from anneal_checkpoint.store import Store, Tx
 from anneal_checkpoint.targets import Targets
+
+AFTER_GRANT = declare("checkpoint.after_lease_granted")
+AFTER_RELEASE = declare("checkpoint.after_lease_released")
 
 
 def next_token(lease: Lease, run_id: str) -> int:
@@ -40,6 +45,14 @@ def check_holder(lease: Lease, run_id: str, token: int) -> None:
     """Raises StaleToken unless run_id holds the (locked) lease with this token now."""
     if not (lease.live and is_last_holder(lease, run_id, token)):
         raise stale_token(lease, run_id, token)
+
+
+async def take_command(tx: Tx, lease: Lease, command_seq: int) -> None:
+    """Notes a command of the holder's log as the newest of the (locked) lease. Raises StaleToken for an older one."""
+    if command_seq < lease.newest_seq:
+        raise stale_command(lease, command_seq)
+    if command_seq > lease.newest_seq:
+        await tx.note_command(lease.target, command_seq)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +88,12 @@ class Leases:
             if await tx.target(target) is None:
                 raise missing_target(target)
             token = next_token(lease, run_id)
+            if lease.run_id not in ("", run_id):
+                await tx.abandon_effects(
+                    target, lease.run_id, f"its lease ran out, and run {run_id} took the target over"
+                )
             expires_at = await tx.grant(target, run_id, token, ttl_s)
+        await faultpoint(AFTER_GRANT)
         return Granted(token=token, expires_at=expires_at, target=view)
 
     async def renew(self, key: str, target: str, run_id: str, token: int, ttl_s: float) -> datetime:
@@ -101,10 +119,12 @@ class Leases:
                 if not is_last_holder(lease, run_id, token):
                     raise stale_token(lease, run_id, token)
                 await tx.clear_lease(target)
+                await tx.abandon_effects(target, run_id, "its run gave the target back before the end was known")
                 await retire_runs(tx, target, keep_runs=self._keep_runs)
                 return b""
 
             await tx.once(f"ReleaseLease:{key}", request, give_back)
+        await faultpoint(AFTER_RELEASE)
         self._wake_sweeper()
 
     def _check_ttl(self, ttl_s: float) -> None:

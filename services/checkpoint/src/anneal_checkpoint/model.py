@@ -50,13 +50,18 @@ class TargetView:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The lease row of a target. run_id: empty where nobody holds it; live: held and not expired (database clock)."""
+    """The lease row of a target. run_id: empty where nobody holds it; live: held and not expired (database clock).
+
+    newest_seq: of the newest command of the holder's log that was carried out. left_s: what is left of the lease.
+    """
 
     target: str
     run_id: str
     token: int
     expires_at: datetime | None
     live: bool
+    newest_seq: int = 0
+    left_s: float = 0.0
 
 
 class OperationKind(StrEnum):
@@ -117,9 +122,10 @@ class EffectState(StrEnum):
     """Life of a change to a target."""
 
     INTENDED = "intended"  # it may or may not have happened: the markers on the target tell
-    APPLIED = "applied"  # it ran to its end
-    FAILED = "failed"  # it could not be carried out, or says itself that it failed
-    UNDONE = "undone"  # a restore or an undo script took it back
+    STARTED = "started"  # the target was seen at work on it
+    APPLIED = "applied"  # it ran to its end; the exit code says how it ended
+    REVERTED = "reverted"  # taken back, or it never happened and never will
+    UNKNOWN = "unknown"  # nobody could find out how far it came
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +139,14 @@ class Effect:
     attempt: int
     action_hash: str
     fencing_token: int
+    # Number of the event of the run's log that asked for it last.
+    command_seq: int = 0
+    # Key of the effect that this one takes back; empty: none.
+    undoes: str = ""
     state: EffectState = EffectState.INTENDED
     exit_code: int = 0
+    # Why nobody knows, or who took it back, in words.
+    detail: str = ""
     intended_at: datetime | None = None
+    started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -9,7 +9,7 @@ from anneal_runtime.errors import AlreadyExists, FailedPrecondition, NotFound
 from anneal_checkpoint.checks import check_generation, check_key, check_run_id
 from anneal_checkpoint.drivers.base import Driver
 from anneal_checkpoint.errors import missing_target
-from anneal_checkpoint.leases import check_holder
+from anneal_checkpoint.leases import check_holder, take_command
 from anneal_checkpoint.model import (
     DriverKind,
     Operation,
@@ -33,6 +33,8 @@ class Order:
     run_id: str
     token: int
     generation: int
+    # Number of the event of the run's log that asks for it.
+    command_seq: int = 0
 
 
 def snapshot_name(run_id: str, generation: int) -> str:
@@ -54,6 +56,7 @@ async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, d
     if known is not None and known.state is OperationState.DONE:
         return known
     check_holder(lease, order.run_id, order.token)
+    await take_command(tx, lease, order.command_seq)
     if kind is OperationKind.SNAPSHOT:
         await _intend_generation(tx, order, target, retry=known is not None)
     else:

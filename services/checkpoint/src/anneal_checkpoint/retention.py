@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from anneal_runtime.errors import AnnealError
+from anneal_runtime.faults import declare, faultpoint
 
 from anneal_checkpoint.drivers.base import Driver
 from anneal_checkpoint.model import DriverKind, Snapshot, SnapshotState
 from anneal_checkpoint.store import Store, Tx
 
 log = logging.getLogger(__name__)
+
+AFTER_DROP = declare("checkpoint.after_drop")
 
 # Answers to retries are kept for longer than anybody retries.
 _OPERATION_LIFE_S = 7 * 86_400.0
@@ -97,6 +100,7 @@ class Sweeper:
             except AnnealError as e:
                 log.warning("a saved state could not be removed", extra={"snapshot": snapshot.name, "error": str(e)})
                 continue
+            await faultpoint(AFTER_DROP)
             async with self._store.transaction() as tx:
                 await tx.mark_snapshots([snapshot.name], SnapshotState.DROPPED)
 

@@ -39,6 +39,10 @@ class Tx(Protocol):
         """Writes the lease row; it expires ttl_s from now by the store's clock, never earlier than it would have."""
         ...
 
+    async def note_command(self, target: str, command_seq: int) -> None:
+        """The newest command of the holder's log; a new token starts from 0."""
+        ...
+
     async def clear_lease(self, target: str) -> None:
         """Nobody holds the target; the token stays."""
         ...
@@ -81,6 +85,10 @@ class Tx(Protocol):
 
     async def snapshots_to_drop(self) -> Sequence[Snapshot]: ...
 
+    async def ledger(self) -> str:
+        """Identity of this ledger, the same for its whole life."""
+        ...
+
     async def effect(self, key: str) -> Effect | None:
         """Locks the effect's row."""
         ...
@@ -88,15 +96,23 @@ class Tx(Protocol):
     async def insert_effect(self, effect: Effect) -> Effect: ...
 
     async def update_effect(self, effect: Effect) -> Effect:
-        """Writes state, exit code and token; finished_at becomes now unless the state is intended."""
+        """Writes state, exit code, detail, token and command; the times become now with their states."""
         ...
 
     async def effects(self, run_id: str) -> Sequence[Effect]:
         """A run's effects in the order in which they were intended."""
         ...
 
-    async def undo_effects(self, target: str, run_id: str, since: datetime) -> None:
-        """Marks a run's applied and failed effects that were intended after a moment as undone."""
+    async def has_open_effects(self, target: str, run_id: str) -> bool:
+        """Whether a run has effects without an end."""
+        ...
+
+    async def revert_effects(self, target: str, run_id: str, since: datetime) -> None:
+        """Marks a run's effects that were intended after a moment as reverted, whatever came of them."""
+        ...
+
+    async def abandon_effects(self, target: str, run_id: str, detail: str) -> None:
+        """Marks a run's effects without an end as unknown: nobody will come back and look."""
         ...
 
 

@@ -29,7 +29,8 @@ SCHEMA = "checkpoint"
 _SNAPSHOT = "name, target, driver, machine, run_id, generation, state, taken_at"
 _OPERATION = "key, kind, target, run_id, generation, request_hash, state, restored, changed_paths, took_s"
 _EFFECT = (
-    "key, target, run_id, item_id, attempt, action_hash, fencing_token, state, exit_code, intended_at, finished_at"
+    "key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq, undoes, state, exit_code, detail,"
+    " intended_at, started_at, finished_at"
 )
 
 
@@ -94,13 +95,13 @@ class PostgresTx:
         await self._conn.execute("SELECT 1 FROM leases WHERE target = $1 FOR UPDATE", target)
         # A statement of its own: one that waited for the lock would judge by the time before it waited.
         row = await self._conn.fetchrow(
-            "SELECT run_id, token, expires_at, coalesce(expires_at > clock_timestamp(), false) AS live"
+            "SELECT run_id, token, expires_at, newest_seq, coalesce(expires_at > clock_timestamp(), false) AS live,"
+            " coalesce(extract(epoch FROM expires_at - clock_timestamp())::float8, 0) AS left_s"
             " FROM leases WHERE target = $1",
             target,
         )
         assert row is not None  # inserted and locked above
-        run_id: str = row["run_id"] or ""
-        return Lease(target=target, run_id=run_id, token=row["token"], expires_at=row["expires_at"], live=row["live"])
+        return Lease(**{"target": target, **dict(row), "run_id": row["run_id"] or ""})
 
     async def holders(self) -> Mapping[str, str]:
         rows = await self._conn.fetch("SELECT target, run_id FROM leases WHERE expires_at > clock_timestamp()")
@@ -108,7 +109,8 @@ class PostgresTx:
 
     async def grant(self, target: str, run_id: str, token: int, ttl_s: float) -> datetime:
         expires_at: datetime = await self._conn.fetchval(
-            "UPDATE leases SET token = $3, run_id = $2, expires_at = greatest("
+            "UPDATE leases SET token = $3, run_id = $2, newest_seq = CASE WHEN token = $3 THEN newest_seq ELSE 0 END,"
+            " expires_at = greatest("
             "  CASE WHEN run_id = $2 THEN expires_at END, clock_timestamp() + make_interval(secs => $4))"
             " WHERE target = $1 RETURNING expires_at",
             target,
@@ -117,6 +119,9 @@ class PostgresTx:
             ttl_s,
         )
         return expires_at
+
+    async def note_command(self, target: str, command_seq: int) -> None:
+        await self._conn.execute("UPDATE leases SET newest_seq = $2 WHERE target = $1", target, command_seq)
 
     async def clear_lease(self, target: str) -> None:
         await self._conn.execute("UPDATE leases SET run_id = NULL, expires_at = NULL WHERE target = $1", target)
@@ -223,6 +228,9 @@ class PostgresTx:
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
+    async def ledger(self) -> str:
+        return str(await self._conn.fetchval("SELECT id FROM ledger"))
+
     async def effect(self, key: str) -> Effect | None:
         row = await self._conn.fetchrow(f"SELECT {_EFFECT} FROM effects WHERE key = $1 FOR UPDATE", key)
         return None if row is None else _effect(row)
@@ -230,8 +238,8 @@ class PostgresTx:
     async def insert_effect(self, effect: Effect) -> Effect:
         return _effect(
             await self._conn.fetchrow(
-                "INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, state)"
-                f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {_EFFECT}",
+                "INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq,"
+                f" undoes, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {_EFFECT}",
                 effect.key,
                 effect.target,
                 effect.run_id,
@@ -239,6 +247,8 @@ class PostgresTx:
                 effect.attempt,
                 effect.action_hash,
                 effect.fencing_token,
+                effect.command_seq,
+                effect.undoes,
                 effect.state,
             )
         )
@@ -246,13 +256,16 @@ class PostgresTx:
     async def update_effect(self, effect: Effect) -> Effect:
         return _effect(
             await self._conn.fetchrow(
-                "UPDATE effects SET state = $2, exit_code = $3, fencing_token = $4,"
-                " finished_at = CASE WHEN $2 = 'intended' THEN NULL ELSE clock_timestamp() END"
+                "UPDATE effects SET state = $2, exit_code = $3, fencing_token = $4, command_seq = $5, detail = $6,"
+                " started_at = coalesce(started_at, CASE WHEN $2 = 'started' THEN clock_timestamp() END),"
+                " finished_at = CASE WHEN $2 NOT IN ('intended', 'started') THEN clock_timestamp() END"
                 f" WHERE key = $1 RETURNING {_EFFECT}",
                 effect.key,
                 effect.state,
                 effect.exit_code,
                 effect.fencing_token,
+                effect.command_seq,
+                effect.detail,
             )
         )
 
@@ -260,13 +273,32 @@ class PostgresTx:
         rows = await self._conn.fetch(f"SELECT {_EFFECT} FROM effects WHERE run_id = $1 ORDER BY seq", run_id)
         return [_effect(r) for r in rows]
 
-    async def undo_effects(self, target: str, run_id: str, since: datetime) -> None:
+    async def has_open_effects(self, target: str, run_id: str) -> bool:
+        return bool(
+            await self._conn.fetchval(
+                "SELECT EXISTS (SELECT FROM effects WHERE target = $1 AND run_id = $2"
+                " AND state IN ('intended', 'started'))",
+                target,
+                run_id,
+            )
+        )
+
+    async def revert_effects(self, target: str, run_id: str, since: datetime) -> None:
         await self._conn.execute(
-            "UPDATE effects SET state = 'undone', finished_at = clock_timestamp()"
-            " WHERE target = $1 AND run_id = $2 AND intended_at > $3 AND state IN ('applied', 'failed')",
+            "UPDATE effects SET state = 'reverted', detail = 'by a restore', finished_at = clock_timestamp()"
+            " WHERE target = $1 AND run_id = $2 AND intended_at > $3 AND state <> 'reverted'",
             target,
             run_id,
             since,
+        )
+
+    async def abandon_effects(self, target: str, run_id: str, detail: str) -> None:
+        await self._conn.execute(
+            "UPDATE effects SET state = 'unknown', detail = $3, finished_at = clock_timestamp()"
+            " WHERE target = $1 AND run_id = $2 AND state IN ('intended', 'started')",
+            target,
+            run_id,
+            detail,
         )
 
 

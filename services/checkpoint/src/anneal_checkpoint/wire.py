@@ -58,6 +58,8 @@ def effect_from(request: pb.BeginEffectRequest) -> Effect:
         attempt=message.attempt,
         action_hash=message.action_hash,
         fencing_token=message.fencing_token,
+        command_seq=message.command_seq,
+        undoes=message.undoes,
     )
 
 
@@ -81,6 +83,11 @@ def effect_to(effect: Effect) -> pb.Effect:
         exit_code=effect.exit_code,
         intended_at=timestamp(effect.intended_at),
         finished_at=timestamp(effect.finished_at),
+        undoes=effect.undoes,
+        command_seq=effect.command_seq,
+        started_at=timestamp(effect.started_at),
+        detail=effect.detail,
+        target=effect.target,
     )
 
 

@@ -132,6 +132,7 @@ class Dispatcher:
                 run_id=state.run_id,
                 fencing_token=state.fencing_token,
                 generation=pending.generation,
+                command_seq=pending.seq,
             ),
             timeout=60,
         )
@@ -146,6 +147,7 @@ class Dispatcher:
                 run_id=state.run_id,
                 fencing_token=state.fencing_token,
                 generation=pending.generation,
+                command_seq=pending.seq,
                 force=pending.force,
                 volatile_paths=state.policy.volatile_paths if state.policy else (),
             ),

@@ -38,6 +38,8 @@ class Actions:
                     attempt=command.attempt,
                     action_hash=command.action.hash,
                     fencing_token=command.fencing_token,
+                    command_seq=command.command_seq,
+                    undoes=command.undoes,
                 ),
             )
         )
@@ -80,11 +82,7 @@ class Actions:
 
     async def _finished(self, command: Apply, done: ExecResult) -> Applied:
         await self._bench.checkpoint.FinishEffect(
-            cp.FinishEffectRequest(
-                idempotency_key=command.effect_key,
-                state="applied" if done.exit_code == 0 else "failed",
-                exit_code=done.exit_code,
-            )
+            cp.FinishEffectRequest(idempotency_key=command.effect_key, state="applied", exit_code=done.exit_code)
         )
         return Applied(
             command_id=command.command_id,

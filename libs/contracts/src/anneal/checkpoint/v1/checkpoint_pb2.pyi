@@ -392,12 +392,15 @@ class SnapshotRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    COMMAND_SEQ_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     target: _builtins.str
     run_id: _builtins.str
     fencing_token: _builtins.int
     generation: _builtins.int
     """Generations of a run count from 0, the state before its first effect."""
+    command_seq: _builtins.int
+    """Number of the event of the run's log that asks for it; one that is lower than seen before is refused."""
     def __init__(
         self,
         *,
@@ -406,10 +409,11 @@ class SnapshotRequest(_message.Message):
         run_id: _builtins.str = ...,
         fencing_token: _builtins.int = ...,
         generation: _builtins.int = ...,
+        command_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_seq", b"command_seq", "fencing_token", b"fencing_token", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,6 +453,7 @@ class RestoreRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     VOLATILE_PATHS_FIELD_NUMBER: _builtins.int
+    COMMAND_SEQ_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     target: _builtins.str
     run_id: _builtins.str
@@ -456,6 +461,7 @@ class RestoreRequest(_message.Message):
     generation: _builtins.int
     force: _builtins.bool
     """Restore even where no file differs (a health failure: running state counts too)."""
+    command_seq: _builtins.int
     @_builtins.property
     def volatile_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Globs of paths that any login changes (journal, wtmp): no reason to restore."""
@@ -470,10 +476,11 @@ class RestoreRequest(_message.Message):
         generation: _builtins.int = ...,
         force: _builtins.bool = ...,
         volatile_paths: _abc.Iterable[_builtins.str] | None = ...,
+        command_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "force", b"force", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target", "volatile_paths", b"volatile_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_seq", b"command_seq", "fencing_token", b"fencing_token", "force", b"force", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target", "volatile_paths", b"volatile_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,6 +528,11 @@ class Effect(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     INTENDED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
+    COMMAND_SEQ_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     run_id: _builtins.str
     item_id: _builtins.str
@@ -528,12 +540,22 @@ class Effect(_message.Message):
     action_hash: _builtins.str
     fencing_token: _builtins.int
     state: _builtins.str
-    """intended, applied, failed or undone."""
+    """intended, started, applied, reverted or unknown."""
     exit_code: _builtins.int
+    undoes: _builtins.str
+    """Key of the effect that this one takes back; empty: none."""
+    command_seq: _builtins.int
+    """Number of the event of the run's log that asked for it last."""
+    detail: _builtins.str
+    """Why nobody knows, or who took it back, in words."""
+    target: _builtins.str
+    """Filled by the service."""
     @_builtins.property
     def intended_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -547,10 +569,15 @@ class Effect(_message.Message):
         exit_code: _builtins.int = ...,
         intended_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
+        undoes: _builtins.str = ...,
+        command_seq: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        detail: _builtins.str = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "intended_at", b"intended_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "intended_at", b"intended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_hash", b"action_hash", "attempt", b"attempt", "exit_code", b"exit_code", "fencing_token", b"fencing_token", "finished_at", b"finished_at", "intended_at", b"intended_at", "item_id", b"item_id", "key", b"key", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_hash", b"action_hash", "attempt", b"attempt", "command_seq", b"command_seq", "detail", b"detail", "exit_code", b"exit_code", "fencing_token", b"fencing_token", "finished_at", b"finished_at", "intended_at", b"intended_at", "item_id", b"item_id", "key", b"key", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "target", b"target", "undoes", b"undoes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -589,23 +616,72 @@ class BeginEffectResponse(_message.Message):
 
     EFFECT_FIELD_NUMBER: _builtins.int
     BEGUN_BEFORE_FIELD_NUMBER: _builtins.int
+    LEDGER_FIELD_NUMBER: _builtins.int
+    LEASE_LEFT_FIELD_NUMBER: _builtins.int
     begun_before: _builtins.bool
     """True: recorded before; the caller must read the markers on the target first."""
+    ledger: _builtins.str
+    """Identity of this ledger: numbers of another one mean nothing beside its own."""
+    @_builtins.property
+    def effect(self) -> Global___Effect: ...
+    @_builtins.property
+    def lease_left(self) -> _duration_pb2.Duration:
+        """What is left of the lease: the action must not start later."""
+
+    def __init__(
+        self,
+        *,
+        effect: Global___Effect | None = ...,
+        begun_before: _builtins.bool = ...,
+        ledger: _builtins.str = ...,
+        lease_left: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "lease_left", b"lease_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_before", b"begun_before", "effect", b"effect", "lease_left", b"lease_left", "ledger", b"ledger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginEffectResponse: _TypeAlias = BeginEffectResponse  # noqa: Y015
+
+@_typing.final
+class StartEffectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartEffectRequest: _TypeAlias = StartEffectRequest  # noqa: Y015
+
+@_typing.final
+class StartEffectResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def effect(self) -> Global___Effect: ...
     def __init__(
         self,
         *,
         effect: Global___Effect | None = ...,
-        begun_before: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_before", b"begun_before", "effect", b"effect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BeginEffectResponse: _TypeAlias = BeginEffectResponse  # noqa: Y015
+Global___StartEffectResponse: _TypeAlias = StartEffectResponse  # noqa: Y015
 
 @_typing.final
 class FinishEffectRequest(_message.Message):
@@ -614,19 +690,23 @@ class FinishEffectRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     state: _builtins.str
+    """applied, reverted or unknown."""
     exit_code: _builtins.int
+    detail: _builtins.str
     def __init__(
         self,
         *,
         idempotency_key: _builtins.str = ...,
         state: _builtins.str = ...,
         exit_code: _builtins.int = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "idempotency_key", b"idempotency_key", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "exit_code", b"exit_code", "idempotency_key", b"idempotency_key", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,6 +84,11 @@ class CheckpointServiceStub:
                 request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectRequest.SerializeToString,
                 response_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectResponse.FromString,
                 _registered_method=True)
+        self.StartEffect = channel.unary_unary(
+                '/anneal.checkpoint.v1.CheckpointService/StartEffect',
+                request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.StartEffectRequest.SerializeToString,
+                response_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.StartEffectResponse.FromString,
+                _registered_method=True)
         self.FinishEffect = channel.unary_unary(
                 '/anneal.checkpoint.v1.CheckpointService/FinishEffect',
                 request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.FinishEffectRequest.SerializeToString,
@@ -164,6 +169,13 @@ class CheckpointServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartEffect(self, request, context):
+        """Commits that the target was seen at work on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishEffect(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -228,6 +240,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.BeginEffect,
                     request_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectRequest.FromString,
                     response_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectResponse.SerializeToString,
+            ),
+            'StartEffect': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartEffect,
+                    request_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.StartEffectRequest.FromString,
+                    response_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.StartEffectResponse.SerializeToString,
             ),
             'FinishEffect': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishEffect,
@@ -510,6 +527,33 @@ class CheckpointService:
             '/anneal.checkpoint.v1.CheckpointService/BeginEffect',
             anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectRequest.SerializeToString,
             anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartEffect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.checkpoint.v1.CheckpointService/StartEffect',
+            anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.StartEffectRequest.SerializeToString,
+            anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.StartEffectResponse.FromString,
             options,
             channel_credentials,
             insecure,

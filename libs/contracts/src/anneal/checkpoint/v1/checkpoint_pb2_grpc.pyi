@@ -46,6 +46,8 @@ class CheckpointServiceStub:
     """Brings a generation back from outside. Does nothing where nothing has changed since, and says so."""
     BeginEffect: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.BeginEffectRequest, _checkpoint_pb2.BeginEffectResponse]
     """Commits that an effect is intended, before anything happens; repeating it returns the recorded state."""
+    StartEffect: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.StartEffectRequest, _checkpoint_pb2.StartEffectResponse]
+    """Commits that the target was seen at work on it."""
     FinishEffect: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.FinishEffectRequest, _checkpoint_pb2.FinishEffectResponse]
     ListEffects: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListEffectsRequest, _checkpoint_pb2.ListEffectsResponse]
 
@@ -67,6 +69,8 @@ class CheckpointServiceAsyncStub(CheckpointServiceStub):
     """Brings a generation back from outside. Does nothing where nothing has changed since, and says so."""
     BeginEffect: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.BeginEffectRequest, _checkpoint_pb2.BeginEffectResponse]  # type: ignore[assignment]
     """Commits that an effect is intended, before anything happens; repeating it returns the recorded state."""
+    StartEffect: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.StartEffectRequest, _checkpoint_pb2.StartEffectResponse]  # type: ignore[assignment]
+    """Commits that the target was seen at work on it."""
     FinishEffect: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.FinishEffectRequest, _checkpoint_pb2.FinishEffectResponse]  # type: ignore[assignment]
     ListEffects: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListEffectsRequest, _checkpoint_pb2.ListEffectsResponse]  # type: ignore[assignment]
 
@@ -145,6 +149,14 @@ class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_pb2.BeginEffectResponse, _abc.Awaitable[_checkpoint_pb2.BeginEffectResponse]]:
         """Commits that an effect is intended, before anything happens; repeating it returns the recorded state."""
+
+    @_abc_1.abstractmethod
+    def StartEffect(
+        self,
+        request: _checkpoint_pb2.StartEffectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.StartEffectResponse, _abc.Awaitable[_checkpoint_pb2.StartEffectResponse]]:
+        """Commits that the target was seen at work on it."""
 
     @_abc_1.abstractmethod
     def FinishEffect(

@@ -5,7 +5,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from anneal_contracts.roles import ACTION_PROPOSAL, PLAIN_WORDS, REFLECTION, ContractError, script_problem
+from anneal_contracts.architect import ARCHITECT_DECISION, ITEM_PLAN, item_choice
+from anneal_contracts.roles import ACTION_PROPOSAL, PLAIN_WORDS, REFLECTION, ContractError, RoleContract, script_problem
 
 GOOD: dict[str, Any] = {
     "analysis": "The setting is absent.",
@@ -31,7 +32,17 @@ def test_a_good_answer_passes_schema_and_validation() -> None:
     assert ACTION_PROPOSAL.parse(json.dumps(GOOD)).title == "Add it"
 
 
-@pytest.mark.parametrize("contract", [ACTION_PROPOSAL, REFLECTION, PLAIN_WORDS])
+CONTRACTS: list[RoleContract[Any]] = [
+    ACTION_PROPOSAL,
+    REFLECTION,
+    PLAIN_WORDS,
+    ITEM_PLAN,
+    ARCHITECT_DECISION,
+    item_choice(["a", "b"]),
+]
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=[c.name for c in CONTRACTS])
 def test_a_schema_is_closed_flat_and_complete_for_every_decoder(contract: Any) -> None:
     schema = contract.schema
     assert schema["additionalProperties"] is False

@@ -63,7 +63,8 @@ class ContractError(Exception):
 class ActionProposal(Frozen):
     """One action: a bash script that makes one item pass, or the reason why none can be written.
 
-    Validation context: needs_undo (bool), tried (scripts that failed on this item, stripped).
+    Validation context: needs_undo (bool), tried (scripts that failed on this item, stripped), banned (pieces of failed
+    scripts that a certain diagnosis blamed).
     """
 
     analysis: Annotated[str, Field(min_length=1, max_length=4000)] = Field(
@@ -102,6 +103,8 @@ class ActionProposal(Frozen):
         context = info.context or {}
         if self.script.strip() in context.get("tried", ()):
             raise ValueError("script: was tried before on this item and failed; take another approach")
+        if blamed := [text for text in context.get("banned", ()) if text in self.script]:
+            raise ValueError(f"script: holds {blamed[0]!r}, which made an earlier attempt fail; take another approach")
         if context.get("needs_undo") and not self.undo.strip():
             raise ValueError("undo: this target has no snapshots, so a script that takes the action back is required")
         if self.undo.strip() and (problem := script_problem(self.undo)):
@@ -137,8 +140,11 @@ class Certainty(StrEnum):
         return {"low": 0.3, "medium": 0.6, "high": 0.9}[self.value]
 
 
+BannedText = Annotated[str, Field(min_length=8, max_length=200)]
+
+
 class Reflection(Frozen):
-    """What a failure taught."""
+    """What a failure taught. Validation context: script (the one that failed)."""
 
     words: Annotated[str, Field(min_length=20, max_length=1200)] = Field(
         description="For the operator, in plain words: what was tried, what happened, what a person should do next."
@@ -152,7 +158,19 @@ class Reflection(Frozen):
     bans: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=5)] = Field(
         description="Approaches that must not be tried again here, each in one line; an empty list when none."
     )
+    banned_text: Annotated[tuple[BannedText, ...], Field(max_length=3)] = Field(
+        description="Pieces of the failed script, copied exactly, that no further script here may hold; an empty list "
+        "unless the evidence leaves no doubt that they are the cause."
+    )
     certainty: Certainty = Field(description="How well the evidence supports the mechanism.")
+
+    @field_validator("banned_text")
+    @classmethod
+    def _is_of_the_script(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        script = (info.context or {}).get("script")
+        if script is not None and (strange := [text for text in value if text not in script]):
+            raise ValueError(f"{strange[0]!r} is no piece of the script that failed; copy it exactly, or leave it out")
+        return value
 
 
 # Two or three sentences of plain words: a decoder that knows patterns keeps a very small model on its feet with it
@@ -184,7 +202,7 @@ class RoleContract(Generic[Answer]):
     def __init__(self, model: type[Answer]) -> None:
         self.model = model
         self.name = model.__name__
-        self.schema: dict[str, Any] = _closed(model.model_json_schema())
+        self.schema: dict[str, Any] = closed_schema(model)
 
     def render(self) -> str:
         """The contract for a prompt: servers that constrain decoding do not show the schema's descriptions."""
@@ -195,12 +213,7 @@ class RoleContract(Generic[Answer]):
 
     def parse(self, text: str, *, context: Mapping[str, Any] | None = None) -> Answer:
         """Validates an answer. Raises ContractError; never repairs, never guesses."""
-        try:
-            data = json.loads(text, object_pairs_hook=_no_duplicates)
-        except ValueError as e:
-            raise ContractError([FieldError(field="", problem=f"is not one JSON object: {str(e)[:200]}")]) from e
-        if not isinstance(data, dict):
-            raise ContractError([FieldError(field="", problem="must be a JSON object")])
+        data = one_object(text)
         try:
             return self.model.model_validate(data, context=dict(context or {}))
         except ValidationError as e:
@@ -211,6 +224,17 @@ class RoleContract(Generic[Answer]):
         lines = [f"Your answer breaks the contract {self.name}. Correct exactly this and answer again in full:"]
         lines += [f"- {e.field or 'the answer as a whole'}: {e.problem}" for e in errors]
         return "\n".join(lines)
+
+
+def one_object(text: str) -> dict[str, Any]:
+    """A text that is one JSON object and nothing else, no field in it given twice. Raises ContractError."""
+    try:
+        data = json.loads(text, object_pairs_hook=_no_duplicates)
+    except ValueError as e:
+        raise ContractError([FieldError(field="", problem=f"is not one JSON object: {str(e)[:200]}")]) from e
+    if not isinstance(data, dict):
+        raise ContractError([FieldError(field="", problem="must be a JSON object")])
+    return data
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -241,8 +265,9 @@ def _kind(spec: Mapping[str, Any]) -> str:
     )
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with references inlined, titles dropped, every field required: what decoders agree on."""
+def closed_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's schema with references inlined, titles dropped, every field required: what decoders agree on."""
+    schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
     def walk(node: Any) -> Any:
@@ -253,6 +278,8 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in node:
             target = definitions[node["$ref"].rsplit("/", 1)[-1]]
             return walk({**target, **{k: v for k, v in node.items() if k != "$ref"}})
+        # Which form is meant is told by a constant in it; decoders know anyOf, and not all of them oneOf.
+        node = {"anyOf" if k == "oneOf" else k: v for k, v in node.items() if k != "discriminator"}
         return {k: walk(v) for k, v in node.items() if k not in ("title", "default") or isinstance(v, dict)}
 
     closed: dict[str, Any] = walk(schema)

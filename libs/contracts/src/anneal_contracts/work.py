@@ -9,35 +9,38 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from anneal_contracts.base import Candidate as Candidate
+from anneal_contracts.base import CommandBase, ResultBase
+from anneal_contracts.base import PastAttempt as PastAttempt
+from anneal_contracts.base import Usage as Usage
 from anneal_contracts.facts import (
     Action,
     DeferredItemOutcome,
-    FixSource,
     Frozen,
     Health,
     ItemDetail,
-    Mutability,
     Outcome,
     ScoreCounts,
     TargetAccess,
 )
+from anneal_contracts.turns import (
+    ChooseItem,
+    Chosen,
+    Decided,
+    Learn,
+    Learnt,
+    PlanItem,
+    Probe,
+    Probed,
+    Recollection,
+    ReviewItem,
+)
+from anneal_contracts.turns import Propose as Propose
+from anneal_contracts.turns import Proposed as Proposed
+from anneal_contracts.turns import Reflect as Reflect
+from anneal_contracts.turns import Reflected as Reflected
 
 # --- commands: supervisor -> worker or evaluator, over JetStream -----------------------------------------------------
-
-
-class CommandBase(Frozen):
-    """What every command carries. command_id is its idempotency key."""
-
-    command_id: str
-    run_id: str
-    skill: str
-    profile: str = ""
-    # Blob of the tailoring file; empty: none.
-    tailoring_blob: str = ""
-    target: str
-    fencing_token: int = 0
-    # Unix time after which the result is no longer waited for.
-    deadline: float
 
 
 class Discover(CommandBase):
@@ -55,30 +58,6 @@ class MakePlan(CommandBase):
     can_snapshot: bool
     use_memory: bool = True
     model_profile: str = ""
-
-
-class PastAttempt(Frozen):
-    """What an earlier attempt at the same item came to, as facts for a prompt."""
-
-    number: int
-    source: FixSource
-    title: str
-    failure_mode: str
-    evidence: str
-    output: str
-    content_blob: str = ""
-
-
-class Propose(CommandBase):
-    """A model turn: the Worker role writes one script under its contract."""
-
-    kind: Literal["propose"] = "propose"
-    item: ItemDetail
-    past: tuple[PastAttempt, ...] = ()
-    attempt: int
-    can_snapshot: bool
-    model_profile: str = ""
-    fingerprint: str = ""
 
 
 class Apply(CommandBase):
@@ -128,16 +107,6 @@ class ResolveDeferred(CommandBase):
     mission_services: tuple[str, ...] = ()
 
 
-class Reflect(CommandBase):
-    """A model turn on what failed: plain words for people, a lesson for memory. Never evidence."""
-
-    kind: Literal["reflect"] = "reflect"
-    item: ItemDetail
-    past: tuple[PastAttempt, ...]
-    reason: str
-    model_profile: str = ""
-
-
 class Verify(CommandBase):
     """The final word: a full re-scan. Rules of passed_before and inapplicable_before are described if they fail now."""
 
@@ -157,7 +126,12 @@ class CheckHealth(CommandBase):
 Command = Annotated[
     Discover
     | MakePlan
+    | ChooseItem
+    | PlanItem
+    | ReviewItem
     | Propose
+    | Probe
+    | Learn
     | Apply
     | Evaluate
     | EvaluateGroup
@@ -170,11 +144,6 @@ Command = Annotated[
 ]
 
 # --- results: worker or evaluator -> supervisor, by ReportResult -----------------------------------------------------
-
-
-class ResultBase(Frozen):
-    command_id: str
-    took_s: float = 0.0
 
 
 class Discovered(ResultBase):
@@ -190,31 +159,14 @@ class Discovered(ResultBase):
     notes: tuple[str, ...] = ()
 
 
-class Candidate(Frozen):
-    """A rung of an item's ladder. The content is in the blob, so that events stay small."""
-
-    hash: str
-    blob: str
-    # Blob of the script that takes it back; empty: none.
-    undo_blob: str = ""
-    source: FixSource
-    kind: Literal["bash", "ansible", "undo"]
-    title: str
-    mutability: Mutability
-    risks_reach: bool = False
-    needs_reboot: bool = False
-    timeout_s: float = 120.0
-    origin: str = ""
-    tip_id: str = ""
-    allowed: bool = True
-    policy: str = ""
-    # Memory says that it failed cleanly on this kind of machine; the reason in words.
-    banned: str = ""
-
-
 class Ladder(Frozen):
+    """What an item may try, and what memory gave for it."""
+
     item_id: str
     candidates: tuple[Candidate, ...] = ()
+    recalled: tuple[Recollection, ...] = ()
+    # Seconds that an item of this kind took before; 0: memory knows of none.
+    usual_s: float = 0.0
 
 
 class Planned(ResultBase):
@@ -224,25 +176,6 @@ class Planned(ResultBase):
     after: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     # May a model author scripts in this run?
     model_may: Literal["author", "choose", "none"] = "none"
-
-
-class Usage(Frozen):
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class Proposed(ResultBase):
-    """candidate is None where the model gave no acceptable answer; mode and detail then say why."""
-
-    kind: Literal["proposed"] = "proposed"
-    candidate: Candidate | None = None
-    mode: str = ""
-    detail: str = ""
-    usage: Usage = Usage()
-    # Blobs of prompt and response for the provenance of the action.
-    transcript_blobs: tuple[str, ...] = ()
-    model: str = ""
 
 
 class Applied(ResultBase):
@@ -282,15 +215,6 @@ class DeferredResolved(ResultBase):
 
     kind: Literal["deferred_resolved"] = "deferred_resolved"
     outcomes: tuple[DeferredItemOutcome, ...]
-
-
-class Reflected(ResultBase):
-    kind: Literal["reflected"] = "reflected"
-    words: str = ""
-    model: str = ""
-    usage: Usage = Usage()
-    detail: str = ""
-    transcript_blobs: tuple[str, ...] = ()
 
 
 class Verified(ResultBase):
@@ -353,7 +277,11 @@ class Failed(ResultBase):
 Result = Annotated[
     Discovered
     | Planned
+    | Chosen
+    | Decided
     | Proposed
+    | Probed
+    | Learnt
     | Applied
     | Evaluated
     | GroupEvaluated
@@ -380,7 +308,7 @@ EVENT_STREAM = "ANNEAL_EVENTS"
 class WorkClass(StrEnum):
     """Work that shares a queue, and the name of its durable consumer. No class ever waits for another."""
 
-    EVALUATION = "evaluation"  # looking at a target: scans, verdicts, health
+    EVALUATION = "evaluation"  # looking at a target: scans, verdicts, health, probes
     MODEL = "model"  # plans and model turns: slow, and bounded by the model's server
     ACTION = "action"  # changes of a target
     POST = "post"  # what nobody's next step waits for: words for people, reports, notifications, indexing
@@ -400,8 +328,9 @@ _KINDS: dict[WorkClass, tuple[str, ...]] = {
         "resolve_deferred",
         "verify",
         "check_health",
+        "probe",
     ),
-    WorkClass.MODEL: ("plan", "propose"),
+    WorkClass.MODEL: ("plan", "choose_item", "plan_item", "review_item", "propose", "learn"),
     WorkClass.ACTION: ("apply",),
     WorkClass.POST: ("reflect",),
 }

@@ -22,7 +22,9 @@ def lab() -> Lab:
 def anneal(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Anneal]:
     """One anneal for the tests of this folder, with the scratch skill and the real one."""
     skills = [SKILLS / "scratch", ROOT / "skills" / "stig-rhel9"]
-    running = make_anneal(tmp_path_factory.mktemp("home"), skills=skills)
+    # A host that cannot be reached is waited for as long as these say.
+    env = {"ANNEAL_RETRY_WAITS_S": "[0.2, 0.2, 0.2]"}
+    running = make_anneal(tmp_path_factory.mktemp("home"), skills=skills, env=env)
     yield running
     running.stop()
 

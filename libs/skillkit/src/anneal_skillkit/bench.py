@@ -5,15 +5,20 @@ Workers and evaluators share it. It owns how a command is taken in and its resul
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc.aio
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
 from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
+from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import supervisor_pb2 as sup
+from anneal.supervisor.v1.queues_pb2_grpc import QueueServiceStub
 from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
 from anneal_contracts.canonical import canonical_json, sha256_hex
 from anneal_contracts.facts import TargetAccess
@@ -21,7 +26,8 @@ from anneal_contracts.work import Command, Failed, Result
 from anneal_runtime import telemetry
 from anneal_runtime.bus import Message
 from anneal_runtime.clock import Clock
-from anneal_runtime.errors import AnnealError, DeadlineExceeded, Internal, InvalidArgument, TargetUnreachable
+from anneal_runtime.errors import AnnealError, DeadlineExceeded, TargetUnreachable, Unreadable
+from anneal_runtime.redelivery import crashed
 from pydantic import TypeAdapter, ValidationError
 
 from anneal_skillkit.interfaces import Context, Sessions, TargetSession
@@ -31,6 +37,7 @@ from anneal_skillkit.thrift import give_back
 
 if TYPE_CHECKING:
     from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
+    from anneal.supervisor.v1.queues_pb2_grpc import QueueServiceAsyncStub
     from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceAsyncStub
 
 log = logging.getLogger(__name__)
@@ -39,12 +46,15 @@ _tracer = telemetry.tracer(__name__)
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 # Commands that hold a scan's results, or every item's texts and scripts, while they last.
 _LARGE: Final = frozenset({"discover", "plan", "verify"})
-# How often a result is handed in again while the supervisor is being started anew.
-_REPORT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0)
+# How often a result is handed in again while the supervisor is being started anew; the last one repeats.
+_REPORT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0)
+# For so long a message that is given up is offered to a supervisor that is away, before the bus keeps it for a minute.
+_PARK_FOR_S = 20.0
 # Blobs are immutable; the tailoring file of a run is asked for with every command.
 _CACHED_BLOBS = 32
 
 Handler = Callable[[Any], Awaitable[Result]]
+T = TypeVar("T")
 
 
 class Workbench:
@@ -65,6 +75,7 @@ class Workbench:
         self.under_way: dict[str, str] = {}
         self.done = 0
         self.supervisor: SupervisorServiceAsyncStub = SupervisorServiceStub(supervisor)
+        self._queues: QueueServiceAsyncStub = QueueServiceStub(supervisor)
         self.checkpoint: CheckpointServiceAsyncStub = CheckpointServiceStub(checkpoint)
         self._cache = cache
         self._sessions: Sessions = sessions or SessionPool()
@@ -136,11 +147,13 @@ class Workbench:
     # --- the loop around a command ----------------------------------------------------------------------------------
 
     async def handle(self, message: Message, handlers: Mapping[str, Handler]) -> None:
-        """Carries one message's command out and reports. Raises only where nobody could be told: it is redelivered."""
+        """Carries one message's command out and reports. Raises what another delivery may mend, in time."""
         try:
             command = _COMMAND.validate_json(message.data)
         except ValidationError as e:
-            raise InvalidArgument(f"not a command: {e.error_count()} errors") from e
+            first = e.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Unreadable(f"not a command of this version: {first['msg']} at {where or 'its beginning'}") from e
         late = self.clock.now() - command.deadline
         if late > 0:
             log.info("command dropped: nobody waits any more", extra={"kind": command.kind, "late_s": round(late, 1)})
@@ -151,16 +164,28 @@ class Workbench:
             with _tracer.start_as_current_span(f"anneal.{command.kind}") as span:
                 span.set_attribute("anneal.run_id", command.run_id)
                 span.set_attribute("anneal.item_id", getattr(command, "item_id", ""))
-                result = await self._carry_out(command, handlers)
+                result = await self._carry_out(command, handlers, message)
             result = result.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
-            await self._report(command.run_id, result)
+            await self._report(command, result)
             self.done += 1
+        except AnnealError as e:
+            if e.retryable:
+                raise
+            # The supervisor refuses the result, and would refuse the next one.
+            await self.park(message, e)
+        except Exception as e:
+            if self._comes_again(message.poison_retry_in_s, command):
+                raise
+            # The run is to know now, and not when its deadline has passed.
+            log.exception("command failed", extra={"kind": command.kind, "run_id": command.run_id})
+            await self.park(message, crashed(e))
         finally:
             self.under_way.pop(command.command_id, None)
             if command.kind in _LARGE:
                 give_back()
 
-    async def _carry_out(self, command: Any, handlers: Mapping[str, Handler]) -> Result:
+    async def _carry_out(self, command: Any, handlers: Mapping[str, Handler], message: Message) -> Result:
+        """The result, or the failure as one where no delivery is left that could do better."""
         try:
             async with asyncio.timeout(max(0.1, command.deadline - self.clock.now())):
                 return await handlers[command.kind](command)
@@ -171,16 +196,34 @@ class Workbench:
             await self._forget(command.target)
         except AnnealError as e:
             error = e
-        except Exception:
-            log.exception("command failed", extra={"kind": command.kind, "run_id": command.run_id})
-            error = Internal(f"{command.kind} failed; the service's log has the cause")
+        if error.retryable and self._comes_again(message.retry_in_s, command):
+            raise error
         return Failed(
             command_id=command.command_id,
             reason=error.reason,
             message=error.message,
-            retryable=error.retryable,
+            # Where all deliveries were used, giving the command out again would only repeat them.
+            retryable=error.retryable and message.retry_in_s is not None,
             field=error.field,
         )
+
+    def _comes_again(self, wait_s: float | None, command: Any) -> bool:
+        """Whether a message that is failed now comes again while its result is still waited for."""
+        return wait_s is not None and self.clock.now() + wait_s < command.deadline
+
+    async def park(self, message: Message, error: AnnealError) -> None:
+        """Gives a message up: the supervisor keeps it with its reason and tells the run. Raises Unavailable."""
+        request = qu.ParkMessageRequest(
+            idempotency_key=message.msg_id or sha256_hex(message.data),
+            subject=message.subject,
+            msg_id=message.msg_id,
+            data=message.data,
+            deliveries=message.deliveries,
+            reason=error.reason,
+            detail=error.message,
+            doer=f"{socket.gethostname()}/{os.getpid()}",
+        )
+        await self._until(self.clock.now() + _PARK_FOR_S, lambda: self._queues.ParkMessage(request))
 
     async def _forget(self, target: str) -> None:
         try:
@@ -188,19 +231,29 @@ class Workbench:
         except AnnealError as e:
             log.debug("session not dropped", extra={"reason": e.reason})
 
-    async def _report(self, run_id: str, result: Result) -> None:
-        """Hands the result in; a supervisor that is being started again is waited for."""
+    async def _report(self, command: Any, result: Result) -> None:
+        """Hands the result in; a supervisor that is away is waited for as long as it waits itself."""
+        run_id = command.run_id
         body = sup.ReportResultRequest(
             idempotency_key=result.command_id, run_id=run_id, result_json=canonical_json(result)
         )
-        for wait in (*_REPORT_WAITS_S, None):
+        try:
+            answer = await self._until(command.deadline, lambda: self.supervisor.ReportResult(body))
+        except AnnealError as e:
+            if not e.retryable:
+                raise
+            log.warning("result dropped: nobody took it in time", extra={"run_id": run_id, "kind": result.kind})
+            return
+        if not answer.accepted:
+            log.info("result came too late", extra={"run_id": run_id, "kind": result.kind})
+
+    async def _until(self, until: float, call: Callable[[], Awaitable[T]]) -> T:
+        """What a call gives that is made again while the other side is away. Raises its last error."""
+        for wait in chain(_REPORT_WAITS_S, repeat(_REPORT_WAITS_S[-1])):
             try:
-                answer = await self.supervisor.ReportResult(body)
+                return await call()
             except AnnealError as e:
-                if not e.retryable or wait is None:
+                if not e.retryable or self.clock.now() + wait > until:
                     raise
                 await asyncio.sleep(wait)
-                continue
-            if not answer.accepted:
-                log.info("result came too late", extra={"run_id": run_id, "kind": result.kind})
-            return
+        raise AssertionError("the loop above always returns or raises")

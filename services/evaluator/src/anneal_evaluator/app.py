@@ -3,10 +3,12 @@
 import asyncio
 
 from anneal.evaluator.v1.evaluator_pb2_grpc import add_EvaluatorServiceServicer_to_server
+from anneal_contracts.work import WorkClass
 from anneal_runtime import rpc
-from anneal_runtime.bus import EVENTS, WORK, Bus, Message
+from anneal_runtime.bus import EVENTS, WORK, Bus
 from anneal_runtime.clock import SystemClock
 from anneal_skillkit.bench import Workbench
+from anneal_skillkit.doer import take_in
 from anneal_skillkit.interfaces import Sessions
 from anneal_skillkit.loader import discover_skills
 
@@ -16,8 +18,6 @@ from anneal_evaluator.settings import EvaluatorSettings
 from anneal_evaluator.store import BaselineStore
 
 SERVICE = "anneal.evaluator.v1.EvaluatorService"
-# A killed evaluator's command goes to the next one after this time; heartbeats prolong it while one works.
-ACK_WAIT_S = 6.0
 
 
 class EvaluatorApp:
@@ -61,17 +61,13 @@ class EvaluatorApp:
             services=[(SERVICE, lambda server: add_EvaluatorServiceServicer_to_server(api, server))],
         )
         handlers = Evaluations(bench).handlers()
-
-        async def handle(message: Message) -> None:
-            await bench.handle(message, handlers)
-
-        await self._bus.consume(
-            stream=WORK.name,
-            durable="evaluation",
-            subjects=["anneal.work.evaluation.>"],
-            handler=handle,
+        await take_in(
+            self._bus,
+            bench,
+            WorkClass.EVALUATION,
+            handlers,
             concurrency=s.concurrency,
-            ack_wait_s=ACK_WAIT_S,
+            retry_waits_s=s.retry_waits_s,
         )
 
     async def stop(self) -> None:

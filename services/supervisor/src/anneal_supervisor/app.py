@@ -7,6 +7,7 @@ import socket
 from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
 from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
+from anneal.supervisor.v1.queues_pb2_grpc import add_QueueServiceServicer_to_server
 from anneal.supervisor.v1.supervisor_pb2_grpc import add_SupervisorServiceServicer_to_server
 from anneal_runtime import rpc
 from anneal_runtime.bus import EVENTS, WORK, Bus
@@ -17,10 +18,14 @@ from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.domain import Supervisor
 from anneal_supervisor.hub import Hub
 from anneal_supervisor.outbox import Outbox
+from anneal_supervisor.queue_api import QueueApi
+from anneal_supervisor.queues import Queues
 from anneal_supervisor.settings import SupervisorSettings
+from anneal_supervisor.store_parked import ParkedStore
 from anneal_supervisor.store_postgres import PostgresStore
 
 SERVICE = "anneal.supervisor.v1.SupervisorService"
+QUEUE_SERVICE = "anneal.supervisor.v1.QueueService"
 
 
 class SupervisorApp:
@@ -67,11 +72,14 @@ class SupervisorApp:
             lease_s=s.run_lease_s,
         )
         api = SupervisorApi(domain, s, evaluator, checkpoint, clock)
-
+        queues = QueueApi(Queues(store=ParkedStore(store.database), runs=domain, bus=self._bus, wake=outbox.wake))
         self._server = await rpc.serve(
             listen=s.listen,
             token=token,
-            services=[(SERVICE, lambda server: add_SupervisorServiceServicer_to_server(api, server))],
+            services=[
+                (SERVICE, lambda server: add_SupervisorServiceServicer_to_server(api, server)),
+                (QUEUE_SERVICE, lambda server: add_QueueServiceServicer_to_server(queues, server)),
+            ],
         )
         self._tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(domain.drive())]
         self._tasks.append(asyncio.create_task(domain.keep_targets()))

@@ -59,6 +59,11 @@ class PostgresStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    @property
+    def database(self) -> Database:
+        """The pool, for what else the schema holds."""
+        return self._db
+
     @classmethod
     async def open(cls, dsn: str) -> "PostgresStore":
         migrations = files("anneal_supervisor") / "migrations"

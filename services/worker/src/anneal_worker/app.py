@@ -5,10 +5,12 @@ from collections.abc import Mapping
 
 from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
 from anneal.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+from anneal_contracts.work import WorkClass
 from anneal_runtime import rpc
-from anneal_runtime.bus import EVENTS, WORK, Bus, Message
+from anneal_runtime.bus import EVENTS, WORK, Bus
 from anneal_runtime.clock import SystemClock
 from anneal_skillkit.bench import Handler, Workbench
+from anneal_skillkit.doer import take_in
 from anneal_skillkit.interfaces import Sessions
 from anneal_skillkit.loader import discover_skills
 
@@ -20,8 +22,6 @@ from anneal_worker.settings import WorkerSettings
 from anneal_worker.turns import Turns
 
 SERVICE = "anneal.worker.v1.WorkerService"
-# A killed worker's command goes to the next one after this time; heartbeats prolong it while one works.
-ACK_WAIT_S = 6.0
 
 
 class WorkerApp:
@@ -69,25 +69,14 @@ class WorkerApp:
         )
         planner = Planner(bench, MemoryServiceStub(self._channels[2]), self._door)
         turns, actions = Turns(bench, self._door), Actions(bench)
-        await self._consume("model", {"plan": planner.plan, "propose": turns.propose}, s.model_concurrency)
-        await self._consume("action", {"apply": actions.apply}, s.action_concurrency)
-        await self._consume("post", {"reflect": turns.reflect}, s.post_concurrency)
-
-    async def _consume(self, work_class: str, handlers: Mapping[str, Handler], concurrency: int) -> None:
-        assert self._bus is not None and self._bench is not None
-        bench = self._bench
-
-        async def handle(message: Message) -> None:
-            await bench.handle(message, handlers)
-
-        await self._bus.consume(
-            stream=WORK.name,
-            durable=work_class,
-            subjects=[f"anneal.work.{work_class}.>"],
-            handler=handle,
-            concurrency=concurrency,
-            ack_wait_s=ACK_WAIT_S,
-        )
+        work: Mapping[WorkClass, tuple[Mapping[str, Handler], int]] = {
+            WorkClass.MODEL: ({"plan": planner.plan, "propose": turns.propose}, s.model_concurrency),
+            WorkClass.ACTION: ({"apply": actions.apply}, s.action_concurrency),
+            WorkClass.POST: ({"reflect": turns.reflect}, s.post_concurrency),
+        }
+        for work_class in s.work_classes:
+            handlers, lanes = work[work_class]
+            await take_in(self._bus, bench, work_class, handlers, concurrency=lanes, retry_waits_s=s.retry_waits_s)
 
     async def stop(self) -> None:
         if self._server is not None:

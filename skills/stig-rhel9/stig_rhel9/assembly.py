@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from anneal_contracts.facts import DeclaredMode
-from anneal_skillkit.interfaces import Checkpoint, Context, Evaluator, Executor, WorkQueue
+from anneal_contracts.facts import DeclaredMode, DeferredItemOutcome, ItemDetail
+from anneal_skillkit.deferral import judged_again
+from anneal_skillkit.interfaces import Checkpoint, Context, Emit, Evaluator, Executor, WorkQueue
 from anneal_skillkit.loader import SkillSpec
 
 from stig_rhel9.content import ContentStore
@@ -39,6 +40,12 @@ class StigSkill:
     def modes(self) -> Sequence[DeclaredMode]:
         """The failure modes of the skill's own."""
         return self._manifest.modes
+
+    async def resolve_deferred(
+        self, ctx: Context, reason: str, items: Sequence[ItemDetail], emit: Emit
+    ) -> Sequence[DeferredItemOutcome]:
+        """Rules that waited for a boot: the engine restarted the machine, so their checks are asked again."""
+        return await judged_again(self.evaluator, ctx, reason, items, emit)
 
     async def baseline(self, ctx: Context) -> str:
         """The vendor's own remediation, unattended."""

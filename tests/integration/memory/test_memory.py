@@ -221,3 +221,27 @@ async def test_an_old_tip_is_worth_less_and_a_ban_runs_out(serve: Serve, postgre
         await conn.execute("UPDATE memory.memories SET seen_at = seen_at - interval '20 days'")
         await conn.close()
         assert [t.kind for t in await recall(stub)] == ["tip"]
+
+
+async def conflicts(stub: Stub, *items: str, fingerprint: str = EL9) -> dict[str, list[str]]:
+    request = pb.RecallRequest(skill="stig", fingerprint=fingerprint, item_ids=items)
+    return {c.item_id: list(c.undone_by) for c in (await stub.Recall(request)).conflicts}
+
+
+def undone(key: str, item: str, *others: str) -> pb.RecordRequest:
+    conflict = pb.Conflict(item_id=item, undone_by=others)
+    return pb.RecordRequest(idempotency_key=key, run_id="run-1", skill="stig", fingerprint=EL9, conflicts=[conflict])
+
+
+async def test_what_undid_an_item_is_told_to_the_next_run_on_such_a_machine_only(stub: Stub) -> None:
+    for request in (undone("k1", "a", "c", "b"), undone("k1", "a", "c", "b"), undone("k2", "a", "c")):
+        await stub.Record(request)
+    assert await conflicts(stub, "a", "x") == {"a": ["b", "c"]}
+    assert await conflicts(stub, "x") == {}
+    assert await conflicts(stub, "a", fingerprint=EL9 + " ") == {}
+
+
+@pytest.mark.parametrize("others", [(), ("a",), ("b", "not an id!")])
+async def test_a_conflict_that_names_nobody_itself_or_no_item_is_refused(stub: Stub, others: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidArgument, match="undone_by"):
+        await stub.Record(undone("k", "a", *others))

@@ -8,9 +8,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from anneal_contracts.facts import Action, DeclaredMode, FixSource, Health, ItemDetail, Outcome, ScoreCounts
+from anneal_contracts.facts import (
+    Action,
+    DeclaredMode,
+    DeferredItemOutcome,
+    FixSource,
+    Health,
+    ItemDetail,
+    Outcome,
+    ScoreCounts,
+)
 from anneal_runtime.errors import NotFound
-from anneal_skillkit.interfaces import Context, Discovery, ExecResult, FullScan, Judgement, TargetSession
+from anneal_skillkit.deferral import judged_again
+from anneal_skillkit.interfaces import Context, Discovery, Emit, ExecResult, FullScan, Judgement, TargetSession
 from anneal_skillkit.loader import SkillSpec
 
 SIZES = {"few": 20, "many": 400}
@@ -114,6 +124,11 @@ class Stub:
 
     def modes(self) -> Sequence[DeclaredMode]:
         return ()
+
+    async def resolve_deferred(
+        self, ctx: Context, reason: str, items: Sequence[ItemDetail], emit: Emit
+    ) -> Sequence[DeferredItemOutcome]:
+        return await judged_again(self.evaluator, ctx, reason, items, emit)
 
     async def baseline(self, ctx: Context) -> str:
         raise NotFound("the stub skill has no peer", field="skill")

@@ -43,6 +43,16 @@ def deferred_modes(state: RunState) -> tuple[str, ...]:
     return tuple(dict.fromkeys(i.attempts[-1].mode for i in waiting)) if state.engine > 1 else ()
 
 
+def settled_in(state: RunState, mode: str) -> tuple[str, ...]:
+    """The items that were deferred in this mode and have had their last word."""
+    done = (ev.ItemStateName.COMPLETED, ev.ItemStateName.ESCALATED)
+    return tuple(
+        item_id
+        for item_id, item in state.items.items()
+        if item.state in done and item.attempts and item.attempts[-1].mode == mode
+    )
+
+
 def _settle_target(state: RunState, now: float) -> Payloads:
     """The last word is on a machine that was restarted: what lasts until the next boot only is no fix."""
     assert state.access is not None

@@ -4,7 +4,7 @@ All methods are coroutines, may raise AnnealError (retryable or not by its type)
 other than caches that can be rebuilt: another process may take the next call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +12,16 @@ from typing import Protocol
 from anneal_contracts.facts import (
     Action,
     DeclaredMode,
+    DeferredItemOutcome,
     Health,
     ItemDetail,
     Outcome,
     ScoreCounts,
     TargetAccess,
 )
+
+# Tells what goes on while deferred items are resolved; with an outcome, that item has its last word.
+Emit = Callable[[str, DeferredItemOutcome | None], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +181,16 @@ class SkillRuntime(Protocol):
     checkpoint: Checkpoint
 
     def modes(self) -> Sequence[DeclaredMode]: ...
+
+    async def resolve_deferred(
+        self, ctx: Context, reason: str, items: Sequence[ItemDetail], emit: Emit
+    ) -> Sequence[DeferredItemOutcome]:
+        """The last word on items that were kept in a mode with the response `defer`; reason: that mode.
+
+        Asked after the queue has drained, on a target that was restarted where its driver can. emit tells what goes on;
+        an item whose outcome was emitted is settled, and not given again after a crash. One outcome for each item.
+        """
+        ...
 
     async def baseline(self, ctx: Context) -> str:
         """Lets the tool that people use without anneal loose on the target, for comparison; returns how, in words.

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from anneal_contracts.facts import CoreMode, DeclaredMode, SkillPolicy
+from anneal_contracts.facts import CoreMode, DeclaredMode, OrderRule, SkillPolicy
 from anneal_runtime.errors import InvalidArgument
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -85,6 +85,16 @@ class Probes(_Part):
         return self
 
 
+class Waits(_Part):
+    """Items that wait, at run time, until a share of others has come to an end; where all wait, the order decides."""
+
+    items: Annotated[tuple[str, ...], Field(min_length=1)]
+    # Globs of item ids, or `category:` with a glob of categories.
+    behind: Annotated[tuple[str, ...], Field(min_length=1)]
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    why: Annotated[str, Field(min_length=1)]
+
+
 class Manifest(_Part):
     """skill.yaml, validated."""
 
@@ -102,6 +112,7 @@ class Manifest(_Part):
     timeouts: Timeouts = Timeouts()
     exports: tuple[Export, ...] = ()
     ordering: tuple[Ordering, ...] = ()
+    waits: tuple[Waits, ...] = ()
     # Role -> file with what this skill adds to the role's prompt.
     prompts: dict[Role, SkillFile] = Field(default_factory=dict)
     probes: Probes = Probes()
@@ -134,6 +145,7 @@ class Manifest(_Part):
             volatile_paths=self.volatile_paths,
             mission_services=self.mission_services,
             default_profile=self.default_profile,
+            order_rules=tuple(OrderRule(**rule.model_dump()) for rule in self.waits),
             discover_timeout_s=self.timeouts.discover,
             evaluate_timeout_s=self.timeouts.evaluate,
             verify_timeout_s=self.timeouts.verify,

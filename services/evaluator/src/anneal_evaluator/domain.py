@@ -5,9 +5,13 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from anneal_contracts.facts import Health, ItemDetail, Outcome
+from anneal.supervisor.v1 import supervisor_pb2 as sup
+from anneal_contracts.canonical import canonical_json
+from anneal_contracts.facts import DeferredItemOutcome, Health, ItemDetail, Outcome
 from anneal_contracts.work import (
+    CheckGate,
     CheckHealth,
+    DeferredResolved,
     Discover,
     Discovered,
     Evaluate,
@@ -15,11 +19,12 @@ from anneal_contracts.work import (
     EvaluateGroup,
     GroupEvaluated,
     HealthChecked,
+    ResolveDeferred,
     Result,
     Verified,
     Verify,
 )
-from anneal_runtime.errors import AnnealError, TargetUnreachable
+from anneal_runtime.errors import AnnealError, FailedPrecondition, Internal, TargetUnreachable
 from anneal_skillkit.bench import Handler, Workbench
 from anneal_skillkit.interfaces import Context, Judgement
 
@@ -50,6 +55,8 @@ class Evaluations:
             "discover": self.discover,
             "evaluate": self.evaluate,
             "evaluate_group": self.evaluate_group,
+            "gate": self.evaluate_group,
+            "resolve_deferred": self.resolve_deferred,
             "verify": self.verify,
             "check_health": self.check_health,
         }
@@ -75,11 +82,42 @@ class Evaluations:
         found = await self._look(command, (command.item_id,))
         return found[command.item_id]
 
-    async def evaluate_group(self, command: EvaluateGroup) -> Result:
-        """One look at the machine, and a verdict for each item of a group."""
+    async def evaluate_group(self, command: EvaluateGroup | CheckGate) -> Result:
+        """One look at the machine, and a verdict for each item of a group, or of what a gate looks at."""
         return GroupEvaluated(command_id=command.command_id, items=await self._look(command, command.item_ids))
 
-    async def _look(self, command: Evaluate | EvaluateGroup, item_ids: Sequence[str]) -> dict[str, Evaluated]:
+    async def resolve_deferred(self, command: ResolveDeferred) -> Result:
+        """The skill's last word on deferred items. What was told before a crash is not asked for again."""
+        ctx = await self._bench.context(command)
+        skill = self._bench.skill(command.skill)
+        settled = await self._tell(command, "", None)
+        items = [i for i in command.items if i.id not in settled]
+
+        async def emit(text: str, outcome: DeferredItemOutcome | None) -> None:
+            await self._tell(command, text, outcome)
+
+        outcomes = await skill.runtime.resolve_deferred(ctx, command.mode, items, emit) if items else ()
+        if sorted(o.item_id for o in outcomes) != sorted(i.id for i in items):
+            raise Internal(f"the skill {command.skill} gave {len(outcomes)} outcomes for {len(items)} deferred items")
+        return DeferredResolved(command_id=command.command_id, outcomes=tuple(outcomes))
+
+    async def _tell(self, command: ResolveDeferred, text: str, outcome: DeferredItemOutcome | None) -> frozenset[str]:
+        """Tells the supervisor how far it is; the items that are settled. Raises where nobody waits any more."""
+        request = sup.ReportProgressRequest(
+            idempotency_key=f"{command.command_id}/{outcome.item_id if outcome else text}",
+            run_id=command.run_id,
+            command_id=command.command_id,
+            text=text,
+            outcome_json=canonical_json(outcome) if outcome else b"",
+        )
+        answer = await self._bench.supervisor.ReportProgress(request)
+        if not answer.accepted:
+            raise FailedPrecondition("the run no longer waits for this command")
+        return frozenset(answer.settled)
+
+    async def _look(
+        self, command: Evaluate | EvaluateGroup | CheckGate, item_ids: Sequence[str]
+    ) -> dict[str, Evaluated]:
         """What is found of each item: the verdicts beside one look at reach and health."""
         try:
             ctx = await self._bench.context(command)
@@ -124,7 +162,7 @@ class Evaluations:
             found[item_id] = (judged, round(time.monotonic() - started, 6))
         return found
 
-    def _lost(self, command: Evaluate | EvaluateGroup, detail: str) -> Evaluated:
+    def _lost(self, command: Evaluate | EvaluateGroup | CheckGate, detail: str) -> Evaluated:
         health = Health(reachable=False, detail=detail)
         return Evaluated(
             command_id=command.command_id,

@@ -4,7 +4,7 @@ from anneal.memory.v1 import memory_pb2 as pb
 from anneal.memory.v1.memory_pb2_grpc import MemoryServiceServicer
 
 from anneal_memory.domain import Memories
-from anneal_memory.model import Outcome, Ranked, Scope
+from anneal_memory.model import Conflict, Outcome, Ranked, Scope
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MemoryService"].full_name
 
@@ -17,8 +17,11 @@ class MemoryApi(MemoryServiceServicer):
 
     async def Recall(self, request: pb.RecallRequest, context: object) -> pb.RecallResponse:
         scope = Scope(skill=request.skill, fingerprint=request.fingerprint)
-        chosen = await self._memories.recall(scope, list(request.item_ids))
-        return pb.RecallResponse(tips=[_tip(r) for r in chosen])
+        chosen, conflicts = await self._memories.recall(scope, list(request.item_ids))
+        return pb.RecallResponse(
+            tips=[_tip(r) for r in chosen],
+            conflicts=[pb.Conflict(item_id=c.item_id, undone_by=c.undone_by) for c in conflicts],
+        )
 
     async def Record(self, request: pb.RecordRequest, context: object) -> pb.RecordResponse:
         counts = await self._memories.record(
@@ -26,6 +29,7 @@ class MemoryApi(MemoryServiceServicer):
             request.run_id,
             Scope(skill=request.skill, fingerprint=request.fingerprint),
             [_outcome(o) for o in request.outcomes],
+            [Conflict(item_id=c.item_id, undone_by=tuple(c.undone_by)) for c in request.conflicts],
         )
         return pb.RecordResponse(tips=counts.tips, bans=counts.bans)
 

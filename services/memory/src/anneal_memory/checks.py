@@ -6,7 +6,7 @@ from dataclasses import replace
 from anneal_contracts.canonical import digest
 from anneal_runtime.errors import InvalidArgument, cut
 
-from anneal_memory.model import Outcome, Scope
+from anneal_memory.model import Conflict, Outcome, Scope
 
 _SKILL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
@@ -17,6 +17,7 @@ _KEY_MAX = 180
 _FINGERPRINT_MAX = 300
 _ORIGIN_MAX = 100
 _TITLE_MAX = 300
+_UNDONE_BY_MAX = 50
 
 
 def check_key(key: str) -> None:
@@ -45,6 +46,15 @@ def check_scope(scope: Scope) -> None:
 def check_item_id(item_id: str, field: str) -> None:
     """As items are named in contracts."""
     _match(_ITEM, item_id, field, "1 to 200 letters, digits and _.:/-")
+
+
+def check_conflict(conflict: Conflict, at: str) -> None:
+    """An item and those that undid it: at least one, and never itself."""
+    check_item_id(conflict.item_id, f"{at}.item_id")
+    if not 0 < len(conflict.undone_by) <= _UNDONE_BY_MAX or conflict.item_id in conflict.undone_by:
+        raise InvalidArgument(f"{at}.undone_by has 1 to {_UNDONE_BY_MAX} other items", field=f"{at}.undone_by")
+    for n, other in enumerate(conflict.undone_by):
+        check_item_id(other, f"{at}.undone_by[{n}]")
 
 
 def checked_outcome(outcome: Outcome, at: str, *, max_content_bytes: int, max_mechanism_chars: int) -> Outcome:

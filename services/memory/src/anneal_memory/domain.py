@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from anneal_contracts.canonical import canonical_json
 from anneal_runtime.errors import InvalidArgument, NotFound
@@ -11,8 +11,16 @@ from anneal_runtime.faults import declare, faultpoint
 from anneal_runtime.telemetry import tracer
 
 from anneal_memory import rules
-from anneal_memory.checks import check_item_id, check_key, check_run_id, check_scope, check_skill, checked_outcome
-from anneal_memory.model import Change, Kind, Memory, Outcome, Ranked, Scope
+from anneal_memory.checks import (
+    check_conflict,
+    check_item_id,
+    check_key,
+    check_run_id,
+    check_scope,
+    check_skill,
+    checked_outcome,
+)
+from anneal_memory.model import Change, Conflict, Kind, Memory, Outcome, Ranked, Scope
 from anneal_memory.rules import Learnt, RecallLimits
 from anneal_memory.settings import MemorySettings
 from anneal_memory.store import Store, Tx
@@ -47,26 +55,43 @@ class Memories:
             bans_per_item=settings.bans_per_item,
         )
 
-    async def record(self, key: str, run_id: str, scope: Scope, outcomes: Sequence[Outcome]) -> Counts:
+    async def record(
+        self, key: str, run_id: str, scope: Scope, outcomes: Sequence[Outcome], conflicts: Sequence[Conflict] = ()
+    ) -> Counts:
         """Writes what a run taught, all of it or nothing. Raises InvalidArgument naming the outcome's field."""
         check_key(key)
         check_run_id(run_id)
         check_scope(scope)
         checked = self._checked(outcomes)
-        request = canonical_json({"run_id": run_id, "scope": asdict(scope), "outcomes": [asdict(o) for o in checked]})
+        for n, conflict in enumerate(conflicts):
+            check_conflict(conflict, f"conflicts[{n}]")
+        request = canonical_json(
+            {
+                "run_id": run_id,
+                "scope": asdict(scope),
+                "outcomes": [asdict(o) for o in checked],
+                # Left out where there are none: a key of an earlier version is still the same request.
+                **({"conflicts": [asdict(c) for c in conflicts]} if conflicts else {}),
+            }
+        )
         with _tracer.start_as_current_span("memory.record", attributes={"anneal.outcomes": len(checked)}):
             async with self._store.transaction() as tx:
 
                 async def write() -> bytes:
-                    return canonical_json(asdict(await self._write(tx, run_id, scope, checked)))
+                    counts = await self._write(tx, run_id, scope, checked)
+                    await tx.save_conflicts(scope, run_id, conflicts)
+                    return canonical_json(asdict(counts))
 
                 answer = json.loads(await tx.once(f"Record:{key}", request, write))
                 await faultpoint(BEFORE_COMMIT)
         await faultpoint(AFTER_COMMIT)
         return Counts(**answer)
 
-    async def recall(self, scope: Scope, item_ids: Sequence[str]) -> list[Ranked]:
-        """The best tip and the newest bans of each item, for exactly this fingerprint, in the items' order."""
+    async def recall(self, scope: Scope, item_ids: Sequence[str]) -> tuple[list[Ranked], Sequence[Conflict]]:
+        """The best tip and the newest bans of each item, in the items' order, and what undid them; for exactly this
+
+        fingerprint.
+        """
         check_scope(scope)
         self._check_size(len(item_ids), "item_ids")
         for n, item_id in enumerate(item_ids):
@@ -74,9 +99,11 @@ class Memories:
         with _tracer.start_as_current_span("memory.recall", attributes={"anneal.items": len(item_ids)}) as span:
             async with self._store.transaction() as tx:
                 found = await tx.recallable(scope, item_ids)
-                chosen = rules.select(found, item_ids, await tx.now(), self._limits)
+                now = await tx.now()
+                chosen = rules.select(found, item_ids, now, self._limits)
+                conflicts = await tx.conflicts(scope, item_ids, now - timedelta(days=self._limits.tip_ttl_days))
             span.set_attribute("anneal.memories", len(chosen))
-        return chosen
+        return chosen, conflicts
 
     async def newest(self, skill: str, limit: int) -> list[Ranked]:
         """Memories in use, last seen first. limit 0: 100; at most 1000."""

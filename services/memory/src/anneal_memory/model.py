@@ -49,6 +49,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """An item whose fix was undone by those of others."""
+
+    item_id: str
+    undone_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """One remembered action: a row. seen_at: when evidence last supported its kind; run_id: whose evidence that was."""
 

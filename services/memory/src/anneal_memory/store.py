@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from anneal_memory.model import Change, Memory, Scope
+from anneal_memory.model import Change, Conflict, Memory, Scope
 
 
 class Tx(Protocol):
@@ -39,6 +39,14 @@ class Tx(Protocol):
 
     async def save(self, memory: Memory) -> None:
         """Inserts or replaces by id."""
+        ...
+
+    async def conflicts(self, scope: Scope, item_ids: Sequence[str], since: datetime) -> Sequence[Conflict]:
+        """What undid these items, as seen since then; in order of their ids."""
+        ...
+
+    async def save_conflicts(self, scope: Scope, run_id: str, conflicts: Sequence[Conflict]) -> None:
+        """Adds them, or marks them as seen again."""
         ...
 
     async def note(self, memory: Memory, change: Change, run_id: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from anneal_runtime.postgres import Connection, Database, once
 
-from anneal_memory.model import Change, Kind, Memory, Scope
+from anneal_memory.model import Change, Conflict, Kind, Memory, Scope
 from anneal_memory.store import Tx
 
 SCHEMA = "memory"
@@ -94,6 +94,26 @@ class PostgresTx:
         await self._conn.execute(
             f"INSERT INTO memories ({_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT (id) DO UPDATE SET {_UPDATES}",
             *(getattr(memory, name) for name in _NAMES),
+        )
+
+    async def conflicts(self, scope: Scope, item_ids: Sequence[str], since: datetime) -> Sequence[Conflict]:
+        rows = await self._conn.fetch(
+            "SELECT item_id, array_agg(undone_by ORDER BY undone_by) AS others FROM conflicts"
+            " WHERE skill = $1 AND fingerprint = $2 AND item_id = ANY($3) AND seen_at >= $4"
+            " GROUP BY item_id ORDER BY item_id",
+            scope.skill,
+            scope.fingerprint,
+            list(item_ids),
+            since,
+        )
+        return [Conflict(item_id=r["item_id"], undone_by=tuple(r["others"])) for r in rows]
+
+    async def save_conflicts(self, scope: Scope, run_id: str, conflicts: Sequence[Conflict]) -> None:
+        await self._conn.executemany(
+            "INSERT INTO conflicts (skill, fingerprint, item_id, undone_by, run_id) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT (skill, fingerprint, item_id, undone_by)"
+            " DO UPDATE SET run_id = excluded.run_id, seen_at = clock_timestamp()",
+            [(scope.skill, scope.fingerprint, c.item_id, other, run_id) for c in conflicts for other in c.undone_by],
         )
 
     async def note(self, memory: Memory, change: Change, run_id: str) -> None:

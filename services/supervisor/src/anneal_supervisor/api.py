@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from anneal.supervisor.v1 import supervisor_pb2 as pb
 from anneal.supervisor.v1 import supervisor_pb2_grpc
+from anneal_contracts.facts import DeferredItemOutcome
 from anneal_contracts.work import Result
 from anneal_runtime.clock import Clock
 from anneal_runtime.errors import InvalidArgument
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 _MAX_LIST = 500
+_MAX_TEXT = 2000
 
 
 class SupervisorApi(supervisor_pb2_grpc.SupervisorServiceServicer):
@@ -70,6 +72,16 @@ class SupervisorApi(supervisor_pb2_grpc.SupervisorServiceServicer):
             raise InvalidArgument(f"is no result: {e.error_count()} errors", field="result_json") from e
         accepted = await self._domain.report(request.run_id, request.idempotency_key, result)
         return pb.ReportResultResponse(accepted=accepted)
+
+    async def ReportProgress(self, request: pb.ReportProgressRequest, context: Any) -> pb.ReportProgressResponse:
+        outcome = None
+        if request.outcome_json:
+            try:
+                outcome = DeferredItemOutcome.model_validate_json(request.outcome_json)
+            except ValidationError as e:
+                raise InvalidArgument(f"is no outcome: {e.error_count()} errors", field="outcome_json") from e
+        told = await self._domain.progress(request.run_id, request.command_id, request.text[:_MAX_TEXT], outcome)
+        return pb.ReportProgressResponse(accepted=told is not None, settled=told or ())
 
     async def ReadEvents(self, request: pb.ReadEventsRequest, context: Any) -> AsyncIterator[pb.ReadEventsResponse]:
         async for event in self._domain.events(request.run_id, request.after_seq, follow=request.follow):

@@ -24,6 +24,7 @@ from anneal_contracts.work import (
 from anneal_core import commands
 from anneal_core.attempts import candidate_of
 from anneal_core.events import Ending
+from anneal_core.gate import conflicts
 from anneal_core.state import Attempt, Pending, RunState
 from anneal_core.triage import Response
 from anneal_runtime.errors import AnnealError, Internal
@@ -203,6 +204,7 @@ class Dispatcher:
                 skill=state.spec.skill,
                 fingerprint=state.fingerprint,
                 outcomes=outcomes,
+                conflicts=[mem.Conflict(item_id=i, undone_by=others) for i, others in conflicts(state).items()],
             )
         )
         return Recorded(command_id=pending.command_id, tips=answer.tips, bans=answer.bans)

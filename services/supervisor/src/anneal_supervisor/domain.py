@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from anneal_contracts.canonical import sha256_hex
-from anneal_contracts.facts import SkillPolicy
+from anneal_contracts.facts import DeferredItemOutcome, SkillPolicy
 from anneal_contracts.work import Result
 from anneal_core import chain
 from anneal_core import events as ev
 from anneal_core.evolve import evolve
+from anneal_core.finish import settled_in
 from anneal_core.state import RunState
 from anneal_runtime.clock import Clock
 from anneal_runtime.errors import AnnealError, DataLoss, FailedPrecondition, InvalidArgument, StaleToken, Unavailable
@@ -148,6 +149,28 @@ class Supervisor:
                 return False
             raise Unavailable(f"run {run_id} is being taken over; report again")
         return await driver.submit(ev.CommandFinished(command_id=command_id, result=result), actor="worker")
+
+    async def progress(
+        self, run_id: str, command_id: str, text: str, outcome: DeferredItemOutcome | None
+    ) -> tuple[str, ...] | None:
+        """Notes what a skill tells while it resolves deferred items: the items settled so far; None: nobody waits.
+
+        Raises Unavailable while the run is being taken over.
+        """
+        driver = self._drivers.get(run_id)
+        if driver is None:
+            if (await self.state(run_id)).ended:
+                return None
+            raise Unavailable(f"run {run_id} is being taken over; report again")
+        pending = driver.state.pending.get(command_id)
+        if pending is None or pending.kind != "resolve_deferred":
+            return None
+        settled = settled_in(driver.state, pending.mode)
+        if (text and outcome is None) or (outcome is not None and outcome.item_id not in settled):
+            event = ev.DeferredProgress(command_id=command_id, text=text, outcome=outcome)
+            if not await driver.submit(event, actor="evaluator"):
+                return None
+        return settled_in(driver.state, pending.mode)
 
     async def cancel(self, run_id: str, reason: str) -> str:
         """Asks a run to end between two steps; returns its phase. Raises FailedPrecondition where it has ended."""

@@ -38,7 +38,7 @@ class Planner:
     async def plan(self, command: MakePlan) -> Planned:
         """Ladders for all items of the command. Memory and model are optional: without them the plan is shorter."""
         ctx = await self._bench.context(command)
-        tips = await self._recall(command)
+        tips, after = await self._recall(command)
         limit = asyncio.Semaphore(_ITEMS_AT_ONCE)
 
         async def one(item: ItemDetail) -> Ladder:
@@ -47,7 +47,7 @@ class Planner:
 
         ladders = await asyncio.gather(*(one(i) for i in command.items))
         may = await self._model_may(command.model_profile)
-        return Planned(command_id=command.command_id, ladders=tuple(ladders), model_may=may)
+        return Planned(command_id=command.command_id, ladders=tuple(ladders), after=after, model_may=may)
 
     async def _ladder(self, ctx: Context, skill: str, item: ItemDetail, tips: Sequence[mem.Tip]) -> Ladder:
         static = await self._bench.skill(skill).runtime.executor.ladder(ctx, item)
@@ -58,10 +58,10 @@ class Planner:
         candidates = await gated(self._bench, [*recalled, *static], bans)
         return Ladder(item_id=item.id, candidates=tuple(candidates))
 
-    async def _recall(self, command: MakePlan) -> Mapping[str, list[mem.Tip]]:
-        """Tips and bans by item; none where memory is not asked or does not answer."""
+    async def _recall(self, command: MakePlan) -> tuple[Mapping[str, list[mem.Tip]], dict[str, tuple[str, ...]]]:
+        """Tips and bans by item, and what undid an item; none where memory is not asked or does not answer."""
         if not command.use_memory:
-            return {}
+            return {}, {}
         request = mem.RecallRequest(
             skill=command.skill,
             fingerprint=command.fingerprint,
@@ -72,11 +72,11 @@ class Planner:
             answer = await self._memory.Recall(request)
         except AnnealError as e:
             log.warning("planning without memory", extra={"reason": e.reason, "detail": e.message})
-            return {}
+            return {}, {}
         found: defaultdict[str, list[mem.Tip]] = defaultdict(list)
         for tip in answer.tips:
             found[tip.item_id].append(tip)
-        return found
+        return found, {c.item_id: tuple(c.undone_by) for c in answer.conflicts}
 
     async def _model_may(self, profile: str) -> Literal["author", "choose", "none"]:
         try:

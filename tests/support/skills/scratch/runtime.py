@@ -10,6 +10,7 @@ import yaml
 from anneal_contracts.facts import (
     Action,
     DeclaredMode,
+    DeferredItemOutcome,
     FixSource,
     Health,
     ItemDetail,
@@ -17,8 +18,9 @@ from anneal_contracts.facts import (
     ScoreCounts,
 )
 from anneal_runtime.errors import NotFound
+from anneal_skillkit.deferral import judged_again
 from anneal_skillkit.effects import run_effect
-from anneal_skillkit.interfaces import Context, Discovery, ExecResult, FullScan, Judgement, TargetSession
+from anneal_skillkit.interfaces import Context, Discovery, Emit, ExecResult, FullScan, Judgement, TargetSession
 from anneal_skillkit.loader import SkillSpec
 
 _HEALTH = """
@@ -35,7 +37,8 @@ for s; do systemctl is-active --quiet "$s" || echo "dead $s"; done
 class Scratch:
     """All five interfaces in one class; it is small enough."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, modes: Sequence[DeclaredMode]) -> None:
+        self._modes = modes
         self._profiles: dict[str, list[dict[str, Any]]] = yaml.safe_load((folder / "items.yaml").read_text())
         self.work_queue = self
         self.executor = self
@@ -44,6 +47,9 @@ class Scratch:
 
     def _items(self, profile: str) -> list[dict[str, Any]]:
         return self._profiles[profile]
+
+    def _item(self, profile: str, item_id: str) -> dict[str, Any]:
+        return next(i for i in self._items(profile) if i["id"] == item_id)
 
     async def check(self, *, profile: str, item_ids: Sequence[str], tailoring: bytes) -> Sequence[tuple[str, str]]:
         if profile not in self._profiles:
@@ -62,6 +68,8 @@ class Scratch:
             severity="medium",
             priority=n,
             missing_input=i.get("missing_input", ""),
+            depends_on=tuple(i.get("depends_on", ())),
+            resources=tuple(i.get("resources", ())),
         )
 
     async def discover(self, ctx: Context, item_ids: Sequence[str]) -> Discovery:
@@ -85,7 +93,8 @@ class Scratch:
             return Judgement(outcome=Outcome.NOT_APPLICABLE, evidence=f"there is no {needs}")
         held = await _line(ctx, item_id)
         outcome = Outcome.PASS if held == item_id else Outcome.FAIL
-        return Judgement(outcome=outcome, evidence=f"wanted {item_id!r}, found {held!r}")
+        mode = "" if outcome is Outcome.PASS else self._item(ctx.profile, item_id).get("mode", "")
+        return Judgement(outcome=outcome, evidence=f"wanted {item_id!r}, found {held!r}", mode=mode)
 
     async def health(self, ctx: Context, canary: TargetSession) -> Health:
         done = await canary.run(["sh", "-c", _HEALTH, "health", *ctx.mission_services], sudo=False, timeout_s=10)
@@ -98,7 +107,7 @@ class Scratch:
         )
 
     async def ladder(self, ctx: Context, item: ItemDetail) -> Sequence[Action]:
-        found = next(i for i in self._items(ctx.profile) if i["id"] == item.id)
+        found = self._item(ctx.profile, item.id)
         return [
             Action(
                 source=FixSource.VENDOR if n == 0 else FixSource.CURATED,
@@ -118,7 +127,12 @@ class Scratch:
         return ()
 
     def modes(self) -> Sequence[DeclaredMode]:
-        return ()
+        return self._modes
+
+    async def resolve_deferred(
+        self, ctx: Context, reason: str, items: Sequence[ItemDetail], emit: Emit
+    ) -> Sequence[DeferredItemOutcome]:
+        return await judged_again(self.evaluator, ctx, reason, items, emit)
 
     async def baseline(self, ctx: Context) -> str:
         raise NotFound("the scratch skill has no peer", field="skill")
@@ -137,4 +151,4 @@ async def _line(ctx: Context, item_id: str) -> str:
 
 def build(spec: SkillSpec) -> Scratch:
     """The skill."""
-    return Scratch(spec.folder)
+    return Scratch(spec.folder, spec.manifest.modes)

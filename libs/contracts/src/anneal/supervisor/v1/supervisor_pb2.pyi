@@ -683,6 +683,64 @@ class ReportResultResponse(_message.Message):
 Global___ReportResultResponse: _TypeAlias = ReportResultResponse  # noqa: Y015
 
 @_typing.final
+class ReportProgressRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    OUTCOME_JSON_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    run_id: _builtins.str
+    command_id: _builtins.str
+    text: _builtins.str
+    outcome_json: _builtins.bytes
+    """Canonical JSON of anneal_contracts.facts.DeferredItemOutcome; empty: words only."""
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        outcome_json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "idempotency_key", b"idempotency_key", "outcome_json", b"outcome_json", "run_id", b"run_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportProgressRequest: _TypeAlias = ReportProgressRequest  # noqa: Y015
+
+@_typing.final
+class ReportProgressResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.bool
+    """False: the run no longer waits for this command; the skill had better stop."""
+    @_builtins.property
+    def settled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items of the command that had their last word before, from a doer that died."""
+
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.bool = ...,
+        settled: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "settled", b"settled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportProgressResponse: _TypeAlias = ReportProgressResponse  # noqa: Y015
+
+@_typing.final
 class ReadEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -59,6 +59,11 @@ class SupervisorServiceStub:
                 request_serializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportResultRequest.SerializeToString,
                 response_deserializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportResultResponse.FromString,
                 _registered_method=True)
+        self.ReportProgress = channel.unary_unary(
+                '/anneal.supervisor.v1.SupervisorService/ReportProgress',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportProgressRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportProgressResponse.FromString,
+                _registered_method=True)
         self.ReadEvents = channel.unary_stream(
                 '/anneal.supervisor.v1.SupervisorService/ReadEvents',
                 request_serializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReadEventsRequest.SerializeToString,
@@ -112,6 +117,13 @@ class SupervisorServiceServicer:
 
     def ReportResult(self, request, context):
         """A worker or evaluator hands in what came of a command. Repeating it is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportProgress(self, request, context):
+        """What a skill tells while it resolves deferred items. An outcome counts once; repeating it is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +183,11 @@ def add_SupervisorServiceServicer_to_server(servicer, server):
                     servicer.ReportResult,
                     request_deserializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportResultRequest.FromString,
                     response_serializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportResultResponse.SerializeToString,
+            ),
+            'ReportProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportProgress,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportProgressRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportProgressResponse.SerializeToString,
             ),
             'ReadEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadEvents,
@@ -328,6 +345,33 @@ class SupervisorService:
             '/anneal.supervisor.v1.SupervisorService/ReportResult',
             anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportResultRequest.SerializeToString,
             anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.supervisor.v1.SupervisorService/ReportProgress',
+            anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportProgressRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_supervisor__pb2.ReportProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

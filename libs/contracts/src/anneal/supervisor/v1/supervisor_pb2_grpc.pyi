@@ -39,6 +39,8 @@ class SupervisorServiceStub:
     """Takes effect between two steps: what is under way on the target ends and is judged first."""
     ReportResult: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.ReportResultRequest, _supervisor_pb2.ReportResultResponse]
     """A worker or evaluator hands in what came of a command. Repeating it is harmless."""
+    ReportProgress: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.ReportProgressRequest, _supervisor_pb2.ReportProgressResponse]
+    """What a skill tells while it resolves deferred items. An outcome counts once; repeating it is harmless."""
     ReadEvents: _grpc.UnaryStreamMultiCallable[_supervisor_pb2.ReadEventsRequest, _supervisor_pb2.ReadEventsResponse]
     """The events after after_seq; with follow, also those to come, until the run has ended."""
     VerifyRun: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.VerifyRunRequest, _supervisor_pb2.VerifyRunResponse]
@@ -58,6 +60,8 @@ class SupervisorServiceAsyncStub(SupervisorServiceStub):
     """Takes effect between two steps: what is under way on the target ends and is judged first."""
     ReportResult: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.ReportResultRequest, _supervisor_pb2.ReportResultResponse]  # type: ignore[assignment]
     """A worker or evaluator hands in what came of a command. Repeating it is harmless."""
+    ReportProgress: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.ReportProgressRequest, _supervisor_pb2.ReportProgressResponse]  # type: ignore[assignment]
+    """What a skill tells while it resolves deferred items. An outcome counts once; repeating it is harmless."""
     ReadEvents: _aio.UnaryStreamMultiCallable[_supervisor_pb2.ReadEventsRequest, _supervisor_pb2.ReadEventsResponse]  # type: ignore[assignment]
     """The events after after_seq; with follow, also those to come, until the run has ended."""
     VerifyRun: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.VerifyRunRequest, _supervisor_pb2.VerifyRunResponse]  # type: ignore[assignment]
@@ -104,6 +108,14 @@ class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_supervisor_pb2.ReportResultResponse, _abc.Awaitable[_supervisor_pb2.ReportResultResponse]]:
         """A worker or evaluator hands in what came of a command. Repeating it is harmless."""
+
+    @_abc_1.abstractmethod
+    def ReportProgress(
+        self,
+        request: _supervisor_pb2.ReportProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_supervisor_pb2.ReportProgressResponse, _abc.Awaitable[_supervisor_pb2.ReportProgressResponse]]:
+        """What a skill tells while it resolves deferred items. An outcome counts once; repeating it is harmless."""
 
     @_abc_1.abstractmethod
     def ReadEvents(

@@ -134,6 +134,34 @@ async def test_an_effect_cut_off_is_neither_finished_nor_repeated(ssh_server: Ss
     await session.close()
 
 
+async def test_markers_that_a_power_cut_left_empty_count_as_interrupted(ssh_server: SshServer, tmp_path: Path) -> None:
+    session = await connect(ssh_server.access)
+    folder = tmp_path / "effects" / KEY
+    folder.mkdir(parents=True)
+    for left in ([], ["started"], ["started", "finished"]):
+        for name in left:
+            (folder / name).touch()
+        assert await read_markers(session, KEY) == Started(running=False)
+        with pytest.raises(EffectInterrupted):
+            await run_effect(session, KEY, f"touch {tmp_path}/ran".encode(), timeout_s=5)
+    assert not (tmp_path / "ran").exists()
+    await session.close()
+
+
+async def test_a_finished_effect_leaves_its_script_its_output_and_its_end(
+    ssh_server: SshServer, tmp_path: Path
+) -> None:
+    session = await connect(ssh_server.access)
+    await run_effect(session, KEY, b"echo words", timeout_s=5)
+    folder = tmp_path / "effects" / KEY
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "script": b"echo words",
+        "output": b"words\n",
+        "finished": b"0 0\n",
+    }
+    await session.close()
+
+
 async def test_an_unknown_key_never_started_and_a_bad_key_is_refused(ssh_server: SshServer) -> None:
     session = await connect(ssh_server.access)
     assert await read_markers(session, KEY) == NeverStarted()

@@ -9,45 +9,47 @@ umask 077
 mode=$1 key=$2 root=$3
 shift 3
 dir=$root/$key
-boot=$(</proc/sys/kernel/random/boot_id)
+read -r boot </proc/sys/kernel/random/boot_id
 
 refuse() { printf 'anneal-effect refused 0 0 0\n%s\n' "$1"; exit 0; }
 
+ended() { { read -r code late <"$dir/finished"; } 2>/dev/null; } # true for a whole line only
+
 report() {
-    local limit=$1 size=0
+    local limit=$1 began='' state=interrupted
     [ -d "$dir" ] || { printf 'anneal-effect never 0 0 0\n'; exit 0; }
-    if [ -e "$dir/finished" ]; then
-        read -r code late <"$dir/finished"
-        [ -e "$dir/output.tail" ] && size=$(stat -c %s "$dir/output.tail")
-        if [ "$size" -gt 0 ]; then
-            printf 'anneal-effect finished %s %s 1\n' "$code" "$late"
-            head -c $((limit / 2)) "$dir/output"; printf '\n[... cut ...]\n'; tail -c $((limit / 2)) "$dir/output.tail"
-        else
-            printf 'anneal-effect finished %s %s 0\n' "$code" "$late"
-            [ ! -e "$dir/output" ] || tail -c "$limit" "$dir/output"
-        fi
-        exit 0
+    if ! ended; then
+        { read -r began <"$dir/started"; } 2>/dev/null
+        [ "$began" != "$boot" ] || flock -n "$dir/lock" true || state=running
     fi
-    local began state=interrupted
-    read -r began <"$dir/started"
-    [ "$began" != "$boot" ] || flock -n "$dir/lock" true || state=running
-    printf 'anneal-effect %s 0 0 0\n' "$state"
+    # Once more: the end may have come while we looked.
+    if ! ended; then
+        printf 'anneal-effect %s 0 0 0\n' "$state"
+    elif [ -s "$dir/output.tail" ]; then
+        printf 'anneal-effect finished %s %s 1\n' "$code" "$late"
+        head -c $((limit / 2)) "$dir/output"; printf '\n[... cut ...]\n'; tail -c $((limit / 2)) "$dir/output.tail"
+    else
+        printf 'anneal-effect finished %s %s 0\n' "$code" "$late"
+        [ ! -s "$dir/output" ] || tail -c "$limit" "$dir/output"
+    fi
     exit 0
 }
 
-finish() {
-    printf '%s %s\n' "$1" "$2" >"$dir/finished.new" && sync "$dir/finished.new" && mv "$dir/finished.new" "$dir/finished" && sync "$dir"
-}
+# A power cut right after it can lose the marker: the effect then counts as interrupted, which is never wrong.
+finish() { printf '%s %s\n' "$1" "$2" >"$dir/finished" && sync "$dir/finished" && rm -f "$dir"/{started,lock,pipe,drained}; }
 
 commit() { # the folder appears under its name with its started marker in it, or not at all
-    printf '%s\n' "$boot" >"$new/started" && : >>"$new/lock" && sync "$new"/* "$new" || refuse "cannot write $new"
-    mv -T "$new" "$dir" 2>/dev/null || { rm -rf "$new"; return 1; }
-    sync "$root"
+    printf '%s\n' "$boot" >"$new/started" && : >>"$new/lock" || refuse "cannot write $new"
+    # mv refuses a folder that holds something; an empty one is what a power cut can leave.
+    { [ ! -d "$dir" ] && mv -T "$new" "$dir" 2>/dev/null; } || { rm -rf "$new"; return 1; }
+    # Its name has to be on the disk before anything happens; a folder whose marker is not counts as interrupted.
+    sync "$root" || { rm -rf "$dir"; refuse "cannot write $root"; }
 }
 
 case $mode in
 run | begin)
-    mkdir -p "$root" && new=$(mktemp -d "$root/.new.XXXXXX") || refuse "cannot make a folder under $root"
+    new=$root/.new.$$.${EPOCHREALTIME/[.,]/}
+    { [ -d "$root" ] || mkdir -p "$root"; } && mkdir "$new" || refuse "cannot make a folder under $root"
     ;;
 esac
 
@@ -55,7 +57,7 @@ case $mode in
 run)
     sha=$1 seconds=$2 limit=$3
     cat >"$new/script" || { rm -rf "$new"; refuse "cannot store the script: disk full?"; }
-    [ "$(sha256sum <"$new/script")" = "$sha  -" ] || { rm -rf "$new"; refuse "the script did not arrive whole: disk full?"; }
+    sha256sum --check --status - <<<"$sha  $new/script" || { rm -rf "$new"; refuse "the script did not arrive whole: disk full?"; }
     # Held from before the folder has its name until the script has ended: who finds it free later knows.
     exec 9>"$new/lock"
     flock -n 9
@@ -69,8 +71,12 @@ carry) # in a session of its own: neither the end of the SSH connection nor a re
     seconds=$1 limit=$2
     mkfifo "$dir/pipe" "$dir/drained"
     exec 8<>"$dir/drained"
-    # Unbuffered: head would keep what it has until the end, which a daemon can put off.
-    { stdbuf -o0 head -c "$limit" >"$dir/output"; tail -c "$limit" >"$dir/output.tail"; echo >&8; } <"$dir/pipe" 9>&- &
+    # dd, for it writes what it has: others keep it until the end, which a daemon can put off. A tail only where more comes.
+    {
+        dd bs=64K count="$limit" iflag=count_bytes of="$dir/output" status=none
+        ! read -r -N 1 || tail -c "$limit" >"$dir/output.tail"
+        echo >&8
+    } <"$dir/pipe" 9>&- &
     began=$EPOCHREALTIME
     (
         cd / && umask 022
@@ -83,11 +89,10 @@ carry) # in a session of its own: neither the end of the SSH connection nor a re
     # A daemon that the script started may hold the pipe for ever: its output is no longer ours to wait for.
     read -r -t 0.3 -u 8
     exec 8>&-
-    rm -f "$dir/pipe" "$dir/drained"
     finish "$code" "$late"
     ;;
 wait)
-    [ ! -d "$dir" ] || flock -w "$1" "$dir/lock" true
+    [ ! -d "$dir" ] || ended || flock -w "$1" "$dir/lock" true
     report "$2"
     ;;
 read) report "$1" ;;

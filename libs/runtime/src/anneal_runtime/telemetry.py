@@ -16,9 +16,12 @@ def configure(service: str, otlp_endpoint: str) -> None:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
+    from anneal_runtime.span_ids import SpanIds
+
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    provider = TracerProvider(resource=Resource({"service.name": f"anneal-{service}"}), shutdown_on_exit=False)
+    resource = Resource({"service.name": f"anneal-{service}"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=SpanIds())
     if otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor

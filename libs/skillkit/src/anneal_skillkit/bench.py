@@ -22,12 +22,12 @@ from anneal.supervisor.v1.queues_pb2_grpc import QueueServiceStub
 from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
 from anneal_contracts.canonical import canonical_json, sha256_hex
 from anneal_contracts.facts import TargetAccess
-from anneal_contracts.work import Command, Failed, Result
-from anneal_runtime import telemetry
+from anneal_contracts.work import Apply, Command, Evaluate, Failed, Propose, Reflect, Result
 from anneal_runtime.bus import Message
 from anneal_runtime.clock import Clock
 from anneal_runtime.errors import AnnealError, DeadlineExceeded, TargetUnreachable, Unreadable
 from anneal_runtime.redelivery import crashed
+from anneal_runtime.story import Place
 from pydantic import TypeAdapter, ValidationError
 
 from anneal_skillkit.interfaces import Context, Sessions, TargetSession
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceAsyncStub
 
 log = logging.getLogger(__name__)
-_tracer = telemetry.tracer(__name__)
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 # Commands that hold a scan's results, or every item's texts and scripts, while they last.
@@ -161,9 +160,7 @@ class Workbench:
         self.under_way[command.command_id] = command.kind
         started = time.monotonic()
         try:
-            with _tracer.start_as_current_span(f"anneal.{command.kind}") as span:
-                span.set_attribute("anneal.run_id", command.run_id)
-                span.set_attribute("anneal.item_id", getattr(command, "item_id", ""))
+            with _place_of(command).doing(f"anneal.{command.kind}"):
                 result = await self._carry_out(command, handlers, message)
             result = result.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
             await self._report(command, result)
@@ -257,3 +254,10 @@ class Workbench:
                     raise
                 await asyncio.sleep(wait)
         raise AssertionError("the loop above always returns or raises")
+
+
+def _place_of(command: Command) -> Place:
+    """Where a command stands in the run's story. A model's turn leads to an attempt, or to none: it is the item's."""
+    item_id = command.item.id if isinstance(command, Propose | Reflect) else getattr(command, "item_id", "")
+    attempt = command.attempt if isinstance(command, Apply | Evaluate) else 0
+    return Place(run_id=command.run_id, item_id=item_id, attempt=attempt)

@@ -19,6 +19,7 @@ from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.history import stored_state
+from anneal_supervisor.spans import place_of, tell
 from anneal_supervisor.store import Left, Outgoing, Store
 from anneal_supervisor.view import run_message
 
@@ -185,6 +186,7 @@ class RunDriver:
         await faultpoint(AFTER_COMMIT)
         self.state = state
         self._published(self.run_id, left)
+        tell(state, batch.events)
         for pending in batch.issued(before):
             if pending.kind in DIRECT_KINDS:
                 self._start_direct(state, pending)
@@ -197,7 +199,8 @@ class RunDriver:
 
     def _start_direct(self, state: RunState, pending: Pending) -> None:
         async def carry_out() -> None:
-            result = await self._dispatcher.direct(state, pending)
+            with place_of(self.run_id, pending).doing(f"anneal.{pending.kind}"):
+                result = await self._dispatcher.direct(state, pending)
             self._direct.pop(pending.command_id, None)
             await self._hand_in(ev.CommandFinished(command_id=pending.command_id, result=result))
 

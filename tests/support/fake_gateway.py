@@ -12,9 +12,10 @@ from anneal.common.v1.common_pb2 import Event
 from anneal.evaluator.v1 import evaluator_pb2 as ev
 from anneal.gateway.v1 import gateway_pb2 as gw
 from anneal.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer, add_GatewayServiceServicer_to_server
+from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import supervisor_pb2 as sv
 from anneal_runtime import rpc_wire
-from anneal_runtime.errors import AnnealError, NotFound, Unauthenticated
+from anneal_runtime.errors import AnnealError, FailedPrecondition, NotFound, Unauthenticated
 
 TOKEN = "a-token-of-the-fake-gateway"
 ENDED = ("finished", "cancelled", "failed")
@@ -33,6 +34,9 @@ class FakeGateway(GatewayServiceServicer):
         self.skills: list[ev.Skill] = []
         self.checks: list[ev.Check] = []
         self.verification = sv.VerifyRunResponse(ok=True, events=3, head_hash="ab" * 32)
+        self.queues = qu.ListQueuesResponse()
+        # Parked messages by id, as GetParked gives them.
+        self.parked: dict[str, qu.GetParkedResponse] = {}
         self.error: AnnealError | None = None
         self.watched_after: list[int] = []
         self._events: list[Event] = []
@@ -144,6 +148,39 @@ class FakeGateway(GatewayServiceServicer):
     def RecordBaseline(self, request: Any, context: Any) -> Any:
         self._check(context)
         return ev.RecordBaselineResponse()
+
+    def ListQueues(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        found = qu.ListQueuesResponse()
+        found.CopyFrom(self.queues)
+        waiting = [one.message for one in self.parked.values() if one.message.state == "parked"]
+        found.parked.extend(waiting[: request.limit])
+        return found
+
+    def _parked(self, parked_id: str, context: Any) -> Any:
+        if parked_id not in self.parked:
+            hint = {"hint": "anneal queue list lists them"}
+            self._abort(context, NotFound(f"no parked message {parked_id}", field="id", details=hint))
+        return self.parked[parked_id]
+
+    def GetParked(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        return self._parked(request.id, context)
+
+    def RetryParked(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        found = self._parked(request.id, context)
+        if not found.may_retry:
+            hint = {"hint": f"anneal queue drop {request.id}"}
+            self._abort(context, FailedPrecondition(found.why_not, field="id", details=hint))
+        found.message.state = "retried"
+        return qu.RetryParkedResponse(message=found.message)
+
+    def DropParked(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        found = self._parked(request.id, context)
+        found.message.state = "dropped"
+        return qu.DropParkedResponse(message=found.message)
 
     def ListUpstreams(self, request: Any, context: Any) -> Any:
         self._check(context)

@@ -27,6 +27,7 @@ anneal show last
 anneal explain last RULE
 anneal report last -o report.html
 anneal audit verify last
+anneal queue list                                # what waits, and what was given up
 ```
 
 `RUN` is a run's id, a unique beginning of it, or `last`. `RULE` is an item's id or a unique part of it.

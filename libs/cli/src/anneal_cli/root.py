@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": (f"{_COMMANDS}.runs:report", "Write a run's report: html, json, jsonl, ARF, CKLB."),
     "cancel": (f"{_COMMANDS}.runs:cancel", "Cancel a run between two steps."),
     "audit": (f"{_COMMANDS}.audit:audit", "Check a run's event log: hash chain and fold."),
+    "queue": (f"{_COMMANDS}.queue:queue", "What waits for a doer; messages that were given up."),
     "target": (f"{_COMMANDS}.target:target", "Add, list, test and remove targets."),
     "skills": (f"{_COMMANDS}.skills:skills", "List the skills and their profiles."),
     "lab": (f"{_COMMANDS}.lab:lab", "Build and boot the disposable machine to practise on."),

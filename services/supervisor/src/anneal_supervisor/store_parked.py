@@ -108,7 +108,7 @@ class ParkedStore:
 async def _one(conn: Connection, parked_id: str) -> Parked:
     row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM parked WHERE id = $1", parked_id)  # noqa: S608
     if row is None:
-        raise NotFound(f"no parked message {parked_id}", field="id")
+        raise NotFound(f"no parked message {parked_id}", field="id", details={"hint": "anneal queue list lists them"})
     return _parked(row)
 
 

@@ -79,23 +79,24 @@ class Effects:
         """Commits that a change is intended. Raises StaleToken, AlreadyExists, FailedPrecondition, NotFound."""
         _check(effect)
         async with self._store.transaction() as tx:
-            if await tx.target(effect.target) is None:
-                raise missing_target(effect.target)
             lease = await tx.lock_lease(effect.target)
+            found = await tx.grounds(effect.target, effect.key)
+            if found.target is None:
+                raise missing_target(effect.target)
             check_holder(lease, effect.run_id, effect.fencing_token)
-            unfinished = await tx.unfinished_restore(effect.target)
-            if unfinished is not None:
+            if found.unfinished is not None:
                 raise FailedPrecondition(
-                    f"target {effect.target} is in the middle of a restore to generation {unfinished.generation} "
-                    f"of run {unfinished.run_id}; repeat it before anything else",
+                    f"target {effect.target} is in the middle of a restore to generation {found.unfinished.generation} "
+                    f"of run {found.unfinished.run_id}; repeat it before anything else",
                     field="target",
                 )
             await take_command(tx, lease, effect.command_seq)
-            known = await tx.effect(effect.key)
+            # Locked where it is there: its end may be recorded at the same moment.
+            known = await tx.effect(effect.key) if found.known is not None else None
             begun = Begun(
                 effect=await _begun(tx, effect, known),
                 before=known is not None,
-                ledger=await tx.ledger(),
+                ledger=found.ledger,
                 lease_left_s=lease.left_s,
             )
         await faultpoint(AFTER_BEGIN)

@@ -118,6 +118,25 @@ class Snapshot:
     taken_at: datetime | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What the rules of an operation look at, read in one go under the lease's lock.
+
+    operation: recorded under the order's key. unfinished: the newest restore that began and has no end. saved: states
+    of the run that are not dropped, and the order's own. marked: states of any target that wait to be dropped.
+    """
+
+    target: Target | None
+    operation: Operation | None
+    unfinished: Operation | None
+    saved: tuple[Snapshot, ...] = ()
+    marked: tuple[Snapshot, ...] = ()
+
+    def snapshot(self, generation: int) -> Snapshot | None:
+        """The run's saved state of a generation."""
+        return next((s for s in self.saved if s.generation == generation), None)
+
+
 class EffectState(StrEnum):
     """Life of a change to a target."""
 
@@ -150,3 +169,16 @@ class Effect:
     intended_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounds:
+    """What the rules of an effect look at, read in one go under the lease's lock.
+
+    known: recorded under its key. ledger: identity of this ledger, the same for its whole life.
+    """
+
+    target: Target | None
+    unfinished: Operation | None
+    known: Effect | None
+    ledger: str

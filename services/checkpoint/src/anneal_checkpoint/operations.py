@@ -13,7 +13,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from typing import Any
 
 from anneal_contracts.canonical import digest
@@ -26,12 +25,12 @@ from anneal_checkpoint.model import (
     Operation,
     OperationKind,
     OperationState,
+    Scene,
     Snapshot,
-    SnapshotState,
     Target,
 )
-from anneal_checkpoint.orders import Drivers, Order, intend, kept_state, snapshot_target
-from anneal_checkpoint.retention import recyclable, trim_run
+from anneal_checkpoint.orders import Drivers, Order, able_target, intend, kept_state
+from anneal_checkpoint.retention import recyclable, superfluous_in_run
 from anneal_checkpoint.store import Store, Tx
 
 log = logging.getLogger(__name__)
@@ -101,7 +100,8 @@ class Operations:
             try:
                 async with self._slots, self._store.transaction() as tx:
                     await tx.lock_lease(name)
-                    await self._complete_restore(tx, await snapshot_target(tx, name, self._drivers))
+                    target = able_target(await tx.target(name), name, self._drivers)
+                    await self._complete_restore(tx, target, await tx.unfinished_restore(name))
             except Exception:
                 # The record stays, and with it the refusal to build on the target.
                 log.exception("a restore that was cut off could not be completed", extra={"target": name})
@@ -135,15 +135,15 @@ class Operations:
 
     async def _take(self, order: Order) -> Operation:
         async with self._slots, self._store.transaction() as tx:
-            done = await self._held(tx, order)
-            if done is not None:
-                return done
-            target = await snapshot_target(tx, order.target, self._drivers)
-            snapshot = await tx.snapshot(order.target, order.run_id, order.generation)
+            scene = await self._held(tx, order)
+            if scene.operation is not None and scene.operation.state is OperationState.DONE:
+                return scene.operation
+            target = able_target(scene.target, order.target, self._drivers)
+            snapshot = scene.snapshot(order.generation)
             if snapshot is None:
                 raise FailedPrecondition(f"generation {order.generation} was dropped meanwhile", field="generation")
-            await self._complete_restore(tx, target)
-            spare = await recyclable(tx, snapshot)
+            await self._complete_restore(tx, target, scene.unfinished)
+            spare = recyclable(scene.marked, snapshot)
             await faultpoint(BEFORE_SNAPSHOT)
             began = time.monotonic()
             attributes = _attributes(order.target, order.run_id, order.generation)
@@ -151,31 +151,32 @@ class Operations:
                 await self._drivers[snapshot.driver].snapshot(snapshot.machine, snapshot.name, recycle=spare)
             took_s = time.monotonic() - began
             await faultpoint(AFTER_SNAPSHOT)
-            await tx.save_snapshot(replace(snapshot, state=SnapshotState.KEPT))
-            await trim_run(tx, order.target, order.run_id, keep=self._keep)
-            return await _finish(tx, order.key, restored=False, took_s=took_s)
+            # No restore is unfinished here, so none needs what is dropped.
+            superfluous = superfluous_in_run(scene.saved, self._keep)
+            await tx.keep_snapshot(snapshot.name, dropping=superfluous, dropped=[spare] if spare else [])
+            return await tx.finish_operation(order.key, restored=False, took_s=took_s)
 
     async def _bring_back(self, order: Order, force: bool, volatile: Sequence[str]) -> Operation:
         async with self._slots, self._store.transaction() as tx:
-            done = await self._held(tx, order)
-            if done is not None:
-                return done
-            target = await snapshot_target(tx, order.target, self._drivers)
-            snapshot = await kept_state(tx, order, target)
+            scene = await self._held(tx, order)
+            if scene.operation is not None and scene.operation.state is OperationState.DONE:
+                return scene.operation
+            snapshot = kept_state(scene, order, able_target(scene.target, order.target, self._drivers))
             driver = self._drivers[snapshot.driver]
             began = time.monotonic()
             # An effect without an end may still be on its way: after a boot the target refuses it.
             force = force or await tx.has_open_effects(order.target, order.run_id)
             # Where an earlier restore was cut off, a comparison would be of two halves: bring it back without asking.
-            if not force and await tx.unfinished_restore(order.target) is None:
+            if not force and scene.unfinished is None:
                 changed = await driver.changed(snapshot.machine, snapshot.name, volatile)
                 if not changed:
-                    return await _finish(tx, order.key, restored=False, took_s=time.monotonic() - began)
+                    took_s = time.monotonic() - began
+                    return await tx.finish_operation(order.key, restored=False, took_s=took_s)
                 await self._started(order.key, changed)
             elif force:
                 await self._started(order.key, ())
             await self._put_back(tx, snapshot)
-            return await _finish(tx, order.key, restored=True, took_s=time.monotonic() - began)
+            return await tx.finish_operation(order.key, restored=True, took_s=time.monotonic() - began)
 
     async def _put_back(self, tx: Tx, snapshot: Snapshot) -> None:
         """The one place where a target goes back; tx holds its lease row."""
@@ -188,21 +189,20 @@ class Operations:
             await tx.revert_effects(snapshot.target, snapshot.run_id, snapshot.taken_at)
         await tx.finish_restores(snapshot.target)
 
-    async def _held(self, tx: Tx, order: Order) -> Operation | None:
-        """Holds the lease row from here on. Gives the record where another process has carried the order out."""
+    async def _held(self, tx: Tx, order: Order) -> Scene:
+        """Holds the lease row from here on; what is recorded may be that another process has carried the order out."""
         lease = await tx.lock_lease(order.target)
-        known = await tx.operation(order.key)
+        scene = await tx.scene(order.target, order.run_id, order.generation, order.key)
         check_holder(lease, order.run_id, order.token)
-        return known if known is not None and known.state is OperationState.DONE else None
+        return scene
 
     async def _started(self, key: str, changed: Sequence[str]) -> None:
         """Committed on its own, before the target is touched."""
         async with self._store.transaction() as tx:
             await tx.start_operation(key, list(changed)[: self._max_paths])
 
-    async def _complete_restore(self, tx: Tx, target: Target) -> None:
+    async def _complete_restore(self, tx: Tx, target: Target, unfinished: Operation | None) -> None:
         """Carries a restore to its end that a dead process or a failing driver left half done."""
-        unfinished = await tx.unfinished_restore(target.name)
         if unfinished is None:
             return
         log.warning("completing a restore that was cut off", extra={"target": target.name, "key": unfinished.key})
@@ -215,13 +215,6 @@ class Operations:
             # Only a person who resets or replaces a machine takes its saved states away: that is the new beginning.
             log.warning("the machine was reset since", extra={"target": target.name, "error": str(e)})
             await tx.finish_restores(target.name)
-
-
-async def _finish(tx: Tx, key: str, *, restored: bool, took_s: float) -> Operation:
-    await tx.finish_operation(key, restored=restored, took_s=took_s)
-    operation = await tx.operation(key)
-    assert operation is not None  # inserted by _intend in an earlier transaction
-    return operation
 
 
 def _attributes(target: str, run_id: str, generation: int) -> dict[str, str | int]:

@@ -15,6 +15,7 @@ from anneal_checkpoint.model import (
     Operation,
     OperationKind,
     OperationState,
+    Scene,
     Snapshot,
     SnapshotState,
     Target,
@@ -47,10 +48,10 @@ async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, d
     check_key(order.key)
     check_run_id(order.run_id)
     check_generation(order.generation)
-    target = await snapshot_target(tx, order.target, drivers)
-    # Locked before the record is read: an operation under way ends first.
+    # Locked before the records are read: an operation under way ends first.
     lease = await tx.lock_lease(order.target)
-    known = await tx.operation(order.key)
+    scene = await tx.scene(order.target, order.run_id, order.generation, order.key)
+    target, known = able_target(scene.target, order.target, drivers), scene.operation
     if known is not None and known.request_hash != request_hash:
         raise AlreadyExists("this key belongs to another request", field="idempotency_key")
     if known is not None and known.state is OperationState.DONE:
@@ -58,9 +59,9 @@ async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, d
     check_holder(lease, order.run_id, order.token)
     await take_command(tx, lease, order.command_seq)
     if kind is OperationKind.SNAPSHOT:
-        await _intend_generation(tx, order, target, retry=known is not None)
+        await _intend_generation(tx, order, scene, target, retry=known is not None)
     else:
-        await kept_state(tx, order, target)
+        kept_state(scene, order, target)
     if known is not None:
         return known
     operation = Operation(
@@ -75,9 +76,8 @@ async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, d
     return operation
 
 
-async def snapshot_target(tx: Tx, name: str, drivers: Drivers) -> Target:
-    """The target, where its driver can save states. Raises NotFound, FailedPrecondition."""
-    target = await tx.target(name)
+def able_target(target: Target | None, name: str, drivers: Drivers) -> Target:
+    """The target, where it is there and its driver can save states. Raises NotFound, FailedPrecondition."""
     if target is None:
         raise missing_target(name)
     if not drivers[target.driver].can_snapshot:
@@ -88,9 +88,9 @@ async def snapshot_target(tx: Tx, name: str, drivers: Drivers) -> Target:
     return target
 
 
-async def kept_state(tx: Tx, order: Order, target: Target) -> Snapshot:
+def kept_state(scene: Scene, order: Order, target: Target) -> Snapshot:
     """The saved state an order names. Raises NotFound where it was never whole or is no longer kept."""
-    snapshot = await tx.snapshot(order.target, order.run_id, order.generation)
+    snapshot = scene.snapshot(order.generation)
     if snapshot is None or snapshot.state is not SnapshotState.KEPT or snapshot.machine != target.machine:
         raise NotFound(
             f"run {order.run_id} has no saved generation {order.generation} of target {order.target}",
@@ -99,13 +99,13 @@ async def kept_state(tx: Tx, order: Order, target: Target) -> Snapshot:
     return snapshot
 
 
-async def _intend_generation(tx: Tx, order: Order, target: Target, *, retry: bool) -> None:
+async def _intend_generation(tx: Tx, order: Order, scene: Scene, target: Target, *, retry: bool) -> None:
     """A generation is taken once, and 0 first: what may be brought back is never overwritten."""
-    there = await tx.snapshot(order.target, order.run_id, order.generation)
+    there = scene.snapshot(order.generation)
     if there is not None and there.state is not SnapshotState.TAKING and not retry:
         raise AlreadyExists(f"generation {order.generation} of run {order.run_id} was taken before", field="generation")
     if order.generation > 0:
-        first = await tx.snapshot(order.target, order.run_id, 0)
+        first = scene.snapshot(0)
         if first is None or first.state is not SnapshotState.KEPT:
             raise FailedPrecondition(f"run {order.run_id} has no generation 0 to build on", field="generation")
     await tx.save_snapshot(

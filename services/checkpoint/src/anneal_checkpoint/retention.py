@@ -37,18 +37,10 @@ def superfluous_after_run(snapshots: Sequence[Snapshot], keep_runs: int) -> list
     return [s.name for s in snapshots if s.name not in kept and s.state is not SnapshotState.DROPPING]
 
 
-async def recyclable(tx: Tx, snapshot: Snapshot) -> str:
-    """Name of a marked state of the same machine that the new one may be made of, now marked as gone; empty: none."""
-    for spare in await tx.snapshots_to_drop():
-        if (spare.driver, spare.machine) == (snapshot.driver, snapshot.machine) and spare.name != snapshot.name:
-            await tx.mark_snapshots([spare.name], SnapshotState.DROPPED)
-            return spare.name
-    return ""
-
-
-async def trim_run(tx: Tx, target: str, run_id: str, *, keep: int) -> None:
-    """Marks what a run no longer needs while it goes on."""
-    await _mark(tx, target, superfluous_in_run(await tx.snapshots(target, run_id=run_id), keep))
+def recyclable(marked: Sequence[Snapshot], snapshot: Snapshot) -> str:
+    """Name of a marked state of the same machine that the new one may be made of; empty: none."""
+    same = (s.name for s in marked if (s.driver, s.machine) == (snapshot.driver, snapshot.machine))
+    return next((name for name in same if name != snapshot.name), "")
 
 
 async def retire_runs(tx: Tx, target: str, *, keep_runs: int) -> None:

@@ -5,7 +5,16 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from anneal_checkpoint.model import Effect, Lease, Operation, Snapshot, SnapshotState, Target
+from anneal_checkpoint.model import (
+    Effect,
+    Grounds,
+    Lease,
+    Operation,
+    Scene,
+    Snapshot,
+    SnapshotState,
+    Target,
+)
 
 
 class Tx(Protocol):
@@ -16,6 +25,10 @@ class Tx(Protocol):
         ...
 
     async def target(self, name: str) -> Target | None: ...
+
+    async def held_target(self, name: str) -> tuple[Target | None, str]:
+        """A target, and the run whose lease on it is live by the store's clock."""
+        ...
 
     async def targets(self) -> Sequence[Target]:
         """All targets by name."""
@@ -47,13 +60,15 @@ class Tx(Protocol):
         """Nobody holds the target; the token stays."""
         ...
 
-    async def operation(self, key: str) -> Operation | None: ...
+    async def scene(self, target: str, run_id: str, generation: int, key: str) -> Scene: ...
 
     async def insert_operation(self, operation: Operation) -> None: ...
 
     async def start_operation(self, key: str, changed_paths: Sequence[str]) -> None: ...
 
-    async def finish_operation(self, key: str, *, restored: bool, took_s: float) -> None: ...
+    async def finish_operation(self, key: str, *, restored: bool, took_s: float) -> Operation:
+        """Records the end; returns the operation as it stands."""
+        ...
 
     async def unfinished_restore(self, target: str) -> Operation | None:
         """The newest restore that began to change the target and has no end."""
@@ -81,13 +96,15 @@ class Tx(Protocol):
         """Inserts or replaces; taken_at becomes now where the state is kept."""
         ...
 
+    async def keep_snapshot(self, name: str, *, dropping: Sequence[str], dropped: Sequence[str]) -> None:
+        """The state is whole, from now on; those named beside it are marked, or gone."""
+        ...
+
     async def mark_snapshots(self, names: Sequence[str], state: SnapshotState) -> None: ...
 
     async def snapshots_to_drop(self) -> Sequence[Snapshot]: ...
 
-    async def ledger(self) -> str:
-        """Identity of this ledger, the same for its whole life."""
-        ...
+    async def grounds(self, target: str, key: str) -> Grounds: ...
 
     async def effect(self, key: str) -> Effect | None:
         """Locks the effect's row."""
@@ -120,3 +137,7 @@ class Store(Protocol):
     """Opens transactions."""
 
     def transaction(self) -> AbstractAsyncContextManager[Tx]: ...
+
+    def glance(self) -> AbstractAsyncContextManager[Tx]:
+        """For a single read, which needs no transaction around it."""
+        ...

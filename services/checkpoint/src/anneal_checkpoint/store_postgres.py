@@ -14,10 +14,12 @@ from anneal_checkpoint.model import (
     DriverKind,
     Effect,
     EffectState,
+    Grounds,
     Lease,
     Operation,
     OperationKind,
     OperationState,
+    Scene,
     Snapshot,
     SnapshotState,
     Target,
@@ -32,6 +34,53 @@ _EFFECT = (
     "key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq, undoes, state, exit_code, detail,"
     " intended_at, started_at, finished_at"
 )
+_TARGET = "name, driver, host, port, login, key_path, host_key, machine, mission_services"
+# The clock is read when the row is ours: one that waited for the lock must not be judged by the time before it waited.
+_LOCK_LEASE = """
+WITH held AS MATERIALIZED (SELECT run_id, token, expires_at, newest_seq FROM leases WHERE target = $1 FOR UPDATE)
+SELECT run_id, token, expires_at, newest_seq, coalesce(expires_at > clock_timestamp(), false) AS live,
+    coalesce(extract(epoch FROM expires_at - clock_timestamp())::float8, 0) AS left_s
+FROM held
+"""
+_UNFINISHED = f"SELECT {_OPERATION} FROM operations WHERE target = $1 AND state = 'started' ORDER BY seq DESC LIMIT 1"
+
+
+def _prefixed(columns: str, prefix: str) -> str:
+    """The columns of one table of several, under names of their own."""
+    return ", ".join(f"{prefix}.{c} AS {prefix}_{c}" for c in columns.split(", "))
+
+
+def _of(row: Any, prefix: str, key: str) -> dict[str, Any] | None:
+    """The part of a joined row that is one table's; None where it had no row."""
+    if row[f"{prefix}_{key}"] is None:
+        return None
+    cut = len(prefix) + 1
+    return {name[cut:]: value for name, value in row.items() if name.startswith(f"{prefix}_")}
+
+
+_SCENE = f"""
+SELECT {_prefixed(_TARGET, "t")}, {_prefixed(_OPERATION, "o")}, {_prefixed(_OPERATION, "u")}
+FROM (SELECT 1) AS one LEFT JOIN targets t ON t.name = $1 LEFT JOIN operations o ON o.key = $2
+LEFT JOIN LATERAL ({_UNFINISHED}) u ON true
+"""
+_SAVED = f"""
+SELECT {_SNAPSHOT} FROM snapshots
+WHERE (target = $1 AND run_id = $2 AND (state <> 'dropped' OR generation = $3)) OR state = 'dropping'
+ORDER BY seq DESC
+"""
+_GROUNDS = f"""
+SELECT {_prefixed(_TARGET, "t")}, {_prefixed(_OPERATION, "u")}, {_prefixed(_EFFECT, "e")},
+    (SELECT id::text FROM ledger) AS ledger
+FROM (SELECT 1) AS one LEFT JOIN targets t ON t.name = $1 LEFT JOIN effects e ON e.key = $2
+LEFT JOIN LATERAL ({_UNFINISHED}) u ON true
+"""
+_KEEP = """
+WITH others AS (
+    UPDATE snapshots SET state = CASE WHEN name = ANY($3) THEN 'dropped' ELSE 'dropping' END
+    WHERE name = ANY($2) OR name = ANY($3)
+)
+UPDATE snapshots SET state = 'kept', taken_at = clock_timestamp() WHERE name = $1
+"""
 
 
 async def open_database(dsn: str, *, max_size: int) -> Database:
@@ -50,6 +99,11 @@ class PostgresStore:
         async with self._database.transaction() as conn:
             yield PostgresTx(conn)
 
+    @asynccontextmanager
+    async def glance(self) -> AsyncIterator[Tx]:
+        async with self._database.connection() as conn:
+            yield PostgresTx(conn)
+
 
 class PostgresTx:
     """One transaction on one connection."""
@@ -65,6 +119,14 @@ class PostgresTx:
     async def target(self, name: str) -> Target | None:
         row = await self._conn.fetchrow("SELECT * FROM targets WHERE name = $1", name)
         return None if row is None else _target(row)
+
+    async def held_target(self, name: str) -> tuple[Target | None, str]:
+        row = await self._conn.fetchrow(
+            "SELECT t.*, l.run_id FROM targets t"
+            " LEFT JOIN leases l ON l.target = t.name AND l.expires_at > clock_timestamp() WHERE t.name = $1",
+            name,
+        )
+        return (None, "") if row is None else (_target(row), row["run_id"] or "")
 
     async def targets(self) -> Sequence[Target]:
         return [_target(r) for r in await self._conn.fetch("SELECT * FROM targets ORDER BY name")]
@@ -91,16 +153,11 @@ class PostgresTx:
     # --- leases: expiry by the clock of the database, read when the row is ours ---------------------------------------
 
     async def lock_lease(self, target: str) -> Lease:
-        await self._conn.execute("INSERT INTO leases (target) VALUES ($1) ON CONFLICT DO NOTHING", target)
-        await self._conn.execute("SELECT 1 FROM leases WHERE target = $1 FOR UPDATE", target)
-        # A statement of its own: one that waited for the lock would judge by the time before it waited.
-        row = await self._conn.fetchrow(
-            "SELECT run_id, token, expires_at, newest_seq, coalesce(expires_at > clock_timestamp(), false) AS live,"
-            " coalesce(extract(epoch FROM expires_at - clock_timestamp())::float8, 0) AS left_s"
-            " FROM leases WHERE target = $1",
-            target,
-        )
-        assert row is not None  # inserted and locked above
+        row = await self._conn.fetchrow(_LOCK_LEASE, target)
+        if row is None:
+            await self._conn.execute("INSERT INTO leases (target) VALUES ($1) ON CONFLICT DO NOTHING", target)
+            row = await self._conn.fetchrow(_LOCK_LEASE, target)
+        assert row is not None  # inserted above
         return Lease(**{"target": target, **dict(row), "run_id": row["run_id"] or ""})
 
     async def holders(self) -> Mapping[str, str]:
@@ -128,9 +185,18 @@ class PostgresTx:
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
-    async def operation(self, key: str) -> Operation | None:
-        row = await self._conn.fetchrow(f"SELECT {_OPERATION} FROM operations WHERE key = $1", key)
-        return None if row is None else _operation(row)
+    async def scene(self, target: str, run_id: str, generation: int, key: str) -> Scene:
+        row = await self._conn.fetchrow(_SCENE, target, key)
+        assert row is not None  # one row, whatever is missing in it
+        found = [_snapshot(r) for r in await self._conn.fetch(_SAVED, target, run_id, generation)]
+        known, operation, unfinished = _of(row, "t", "name"), _of(row, "o", "key"), _of(row, "u", "key")
+        return Scene(
+            target=_target(known) if known else None,
+            operation=_operation(operation) if operation else None,
+            unfinished=_operation(unfinished) if unfinished else None,
+            saved=tuple(s for s in found if (s.target, s.run_id) == (target, run_id)),
+            marked=tuple(s for s in reversed(found) if s.state is SnapshotState.DROPPING),
+        )
 
     async def insert_operation(self, operation: Operation) -> None:
         await self._conn.execute(
@@ -152,20 +218,18 @@ class PostgresTx:
             list(changed_paths),
         )
 
-    async def finish_operation(self, key: str, *, restored: bool, took_s: float) -> None:
-        await self._conn.execute(
+    async def finish_operation(self, key: str, *, restored: bool, took_s: float) -> Operation:
+        row = await self._conn.fetchrow(
             "UPDATE operations SET state = 'done', restored = $2, took_s = $3, finished_at = clock_timestamp()"
-            " WHERE key = $1",
+            f" WHERE key = $1 RETURNING {_OPERATION}",
             key,
             restored,
             took_s,
         )
+        return _operation(row)
 
     async def unfinished_restore(self, target: str) -> Operation | None:
-        row = await self._conn.fetchrow(
-            f"SELECT {_OPERATION} FROM operations WHERE target = $1 AND state = 'started' ORDER BY seq DESC LIMIT 1",
-            target,
-        )
+        row = await self._conn.fetchrow(_UNFINISHED, target)
         return None if row is None else _operation(row)
 
     async def half_restored(self) -> Sequence[str]:
@@ -219,6 +283,9 @@ class PostgresTx:
             snapshot.state,
         )
 
+    async def keep_snapshot(self, name: str, *, dropping: Sequence[str], dropped: Sequence[str]) -> None:
+        await self._conn.execute(_KEEP, name, list(dropping), list(dropped))
+
     async def mark_snapshots(self, names: Sequence[str], state: SnapshotState) -> None:
         await self._conn.execute("UPDATE snapshots SET state = $2 WHERE name = ANY($1)", list(names), state)
 
@@ -228,8 +295,16 @@ class PostgresTx:
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
-    async def ledger(self) -> str:
-        return str(await self._conn.fetchval("SELECT id FROM ledger"))
+    async def grounds(self, target: str, key: str) -> Grounds:
+        row = await self._conn.fetchrow(_GROUNDS, target, key)
+        assert row is not None  # one row, whatever is missing in it
+        known, unfinished, effect = _of(row, "t", "name"), _of(row, "u", "key"), _of(row, "e", "key")
+        return Grounds(
+            target=_target(known) if known else None,
+            unfinished=_operation(unfinished) if unfinished else None,
+            known=_effect(effect) if effect else None,
+            ledger=row["ledger"],
+        )
 
     async def effect(self, key: str) -> Effect | None:
         row = await self._conn.fetchrow(f"SELECT {_EFFECT} FROM effects WHERE key = $1 FOR UPDATE", key)

@@ -56,12 +56,11 @@ class Targets:
     async def get(self, name: str) -> TargetView:
         """A target and how to reach it now. Raises NotFound, TargetUnreachable."""
         check_target_name(name, "name")
-        async with self._store.transaction() as tx:
-            target = await tx.target(name)
-            holders = await tx.holders()
+        async with self._store.glance() as tx:
+            target, leased_by = await tx.held_target(name)
         if target is None:
             raise missing_target(name)
-        return await self._view(target, holders.get(name, ""))
+        return await self._view(target, leased_by)
 
     async def every(self) -> list[TargetView]:
         """All targets by name. One that cannot be reached now is listed with an empty reach."""

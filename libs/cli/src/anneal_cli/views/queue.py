@@ -32,9 +32,11 @@ def print_queues(out: Console, found: ListQueuesResponse) -> None:
         return
     out.print()
     parked = plain_table(("parked", False), ("since", False), ("message", False), ("run", False), ("why", False))
+    for column in parked.columns[:4]:
+        column.no_wrap = True
     for p in found.parked:
         why = Text(f"{p.reason}: {p.detail}")
-        parked.add_row(p.id, when(p.parked_at), p.subject, short_id(p.run_id) or "-", why)
+        parked.add_row(p.id, when(p.parked_at), p.subject.removeprefix("anneal.work."), short_id(p.run_id) or "-", why)
     out.print(parked)
     out.print(Text(f"next: anneal queue show {found.parked[0].id}", style="cyan"))
 

@@ -3,8 +3,8 @@
 from anneal_contracts.work import Candidate
 
 from anneal_core import events as ev
-from anneal_core import group, ladder, triage
-from anneal_core.budget import out_of_budget
+from anneal_core import group, ladder, triage, turns
+from anneal_core.budget import item_used_up, model_used_up, out_of_budget
 from anneal_core.issue import Payloads, issue
 from anneal_core.state import Attempt, ItemState, RunState
 from anneal_core.triage import Diagnosis, Response
@@ -13,18 +13,27 @@ from anneal_core.triage import Diagnosis, Response
 def next_try(state: RunState, now: float, item: ItemState) -> Payloads:
     """Another attempt, another model turn, or the end of the item."""
     if stop := out_of_budget(state, now):
-        return (ev.ItemClosed(item_id=item.detail.id, state=ev.ItemStateName.SKIPPED, reason=stop),)
+        return skip(state, item, ev.DecidedBy.RUN, stop)
+    if learning := turns.lesson(state, now, item):
+        return learning
     if item.attempts and item.attempts[-1].response == Response.ESCALATE:
-        return escalate(state, item)
-    exhausted = ladder.tries_used(item) >= state.limits.max_attempts or ladder.gaps(item) >= state.limits.max_gaps
-    if exhausted:
-        return escalate(state, item)
-    if candidate := ladder.next_candidate(state, item):
+        return escalate(state, item, ev.DecidedBy.RESPONSE)
+    if ended := turns.given_up(state, item):
+        return escalate(state, item, *ended)
+    if ladder.gaps(item) >= state.limits.max_gaps:
+        return escalate(state, item, ev.DecidedBy.GAPS)
+    candidate = ladder.next_candidate(state, item)
+    if ladder.tries_used(item, candidate if state.engine > 1 else None) >= state.limits.max_attempts:
+        return escalate(state, item, ev.DecidedBy.ATTEMPTS)
+    if used_up := item_used_up(state, now, item):
+        return escalate(state, item, *used_up)
+    if candidate:
         return attempt_started(item, candidate, state.groups + 1 if group.worth_opening(state, item.detail.id) else 0)
-    if state.model_may == "author":
-        turn = len(item.attempts) + len(item.proposals) + 1
-        return issue(state, now, "propose", item_id=item.detail.id, attempt=turn)
-    return escalate(state, item)
+    if state.model_may != "author":
+        return escalate(state, item, ev.DecidedBy.NO_FIX)
+    if used_up := model_used_up(state, item):
+        return escalate(state, item, *used_up)
+    return turns.model_turn(state, now, item)
 
 
 def attempt_started(item: ItemState, candidate: Candidate, group_no: int = 0) -> Payloads:
@@ -32,9 +41,33 @@ def attempt_started(item: ItemState, candidate: Candidate, group_no: int = 0) ->
     return (ev.AttemptStarted(item_id=item.detail.id, attempt=number, candidate=candidate.hash, group=group_no),)
 
 
-def escalate(state: RunState, item: ItemState) -> Payloads:
-    reason = ladder.why_stuck(state, item)
-    return (ev.ItemClosed(item_id=item.detail.id, state=ev.ItemStateName.ESCALATED, reason=reason),)
+def escalate(
+    state: RunState, item: ItemState, decided_by: ev.DecidedBy, word: str = "", missing_input: str = ""
+) -> Payloads:
+    """The item goes to a person. word: what ended it, where that is no part of its story."""
+    story = ladder.why_stuck(state, item)
+    reason = f"{word}; {story}" if word and word not in story else story
+    return (_closed(state, item, ev.ItemStateName.ESCALATED, reason, decided_by, missing_input),)
+
+
+def skip(state: RunState, item: ItemState, decided_by: ev.DecidedBy, reason: str) -> Payloads:
+    """The item is left alone."""
+    return (_closed(state, item, ev.ItemStateName.SKIPPED, reason, decided_by),)
+
+
+def _closed(
+    state: RunState,
+    item: ItemState,
+    name: ev.ItemStateName,
+    reason: str,
+    decided_by: ev.DecidedBy,
+    missing_input: str = "",
+) -> ev.ItemClosed:
+    closed = ev.ItemClosed(item_id=item.detail.id, state=name, reason=reason)
+    if state.engine < 2:  # a log of that time says no more
+        return closed
+    missing = missing_input or item.detail.missing_input
+    return closed.model_copy(update={"decided_by": decided_by, "missing_input": missing})
 
 
 def continue_item(state: RunState, now: float, item: ItemState) -> Payloads:

@@ -24,8 +24,6 @@ from anneal_contracts.work import (
     Evaluate,
     EvaluateGroup,
     MakePlan,
-    PastAttempt,
-    Propose,
     Reflect,
     ResolveDeferred,
     Verify,
@@ -35,6 +33,7 @@ from anneal_core.events import ItemStateName
 from anneal_core.gate import to_look_at
 from anneal_core.ordering import to_plan
 from anneal_core.state import Attempt, ItemState, Pending, RunState
+from anneal_core.turn_commands import choosing, past_attempts, turn_on
 
 # Done by the supervisor's own calls to the checkpoint and memory services; the rest goes out as work.
 DIRECT_KINDS = frozenset({"acquire", "snapshot", "restore", "record", "release"})
@@ -64,23 +63,6 @@ def undo_of(candidate: Candidate, undo: str) -> Action:
     """The action that takes a rung back by script."""
     title = f"take back: {candidate.title}"
     return Action(source=candidate.source, kind="undo", title=title, content=undo, mutability=Mutability.REVERSIBLE)
-
-
-def past_attempts(item: ItemState) -> tuple[PastAttempt, ...]:
-    """The facts of the attempts that ended, for a model's prompt."""
-    return tuple(
-        PastAttempt(
-            number=a.number,
-            source=a.candidate.source,
-            title=a.candidate.title,
-            failure_mode=a.mode,
-            evidence=a.evaluated.evidence if a.evaluated else "",
-            output=a.applied.output if a.applied else "",
-            content_blob=a.candidate.blob,
-        )
-        for a in item.attempts
-        if a.ending is not None
-    )
 
 
 def _without_texts(d: ItemDetail) -> ItemDetail:
@@ -148,6 +130,8 @@ def _of_the_run(state: RunState, pending: Pending, common: dict[str, Any]) -> Co
             waiting = [i for i in state.items.values() if i.state is ItemStateName.DEFERRED]
             items = tuple(i.detail for i in waiting if i.attempts[-1].mode == pending.mode)
             return ResolveDeferred(**common, mode=pending.mode, items=items, mission_services=services)
+        case "choose_item":
+            return choosing(state, pending, common)
         case "plan":
             return MakePlan(
                 **common,
@@ -165,7 +149,6 @@ def _of_an_item(
 ) -> Command:
     assert state.spec is not None
     item_id, attempt = pending.item_id, pending.attempt
-    model_turn = {**common, "item": item.detail, "past": past_attempts(item), "model_profile": state.spec.model_profile}
     match pending.kind:
         case "apply" | "undo" if action is not None:
             return _effect(state, pending, item, common, action)
@@ -177,13 +160,10 @@ def _of_an_item(
                 health_before=_health_before(state),
                 mission_services=_mission_services(state),
             )
-        case "propose":
-            return Propose(
-                **model_turn, attempt=attempt, can_snapshot=_can_snapshot(state), fingerprint=state.fingerprint
-            )
         case "reflect":
-            return Reflect(**model_turn, reason=item.reason)
-    raise ValueError(f"{pending.kind} is no message for a worker")
+            past, profile = past_attempts(item), state.spec.model_profile
+            return Reflect(**common, item=item.detail, past=past, model_profile=profile, reason=item.reason)
+    return turn_on(state, pending, item, common)
 
 
 def _effect(state: RunState, pending: Pending, item: ItemState, common: dict[str, Any], action: Action) -> Apply:

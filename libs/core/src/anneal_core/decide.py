@@ -4,7 +4,8 @@ The shell appends what comes back and asks again until nothing comes; then it wa
 """
 
 from anneal_core import events as ev
-from anneal_core.attempts import continue_item, escalate, next_try
+from anneal_core import turns
+from anneal_core.attempts import continue_item, escalate, next_try, skip
 from anneal_core.budget import out_of_budget
 from anneal_core.evolve import BACKGROUND
 from anneal_core.finish import close_down, finish, reflection
@@ -38,12 +39,16 @@ def _work(state: RunState, now: float) -> Payloads:
         return continue_item(state, now, state.items[state.active])
     if reflect := reflection(state, now):
         return reflect
-    item_id = next_item(state)
+    if picking := turns.choice(state, now):
+        return picking
+    item_id = state.chosen or next_item(state)
     if not item_id:
         return continue_wave(state, now)
     item = state.items[item_id]
-    if stop := out_of_budget(state, now) or unmet(state, item_id):
-        return (ev.ItemClosed(item_id=item_id, state=ev.ItemStateName.SKIPPED, reason=stop),)
+    if stop := out_of_budget(state, now):
+        return skip(state, item, ev.DecidedBy.RUN, stop)
+    if stop := unmet(state, item_id):
+        return skip(state, item, ev.DecidedBy.DEPENDENCY, stop)
     if item.detail.missing_input:
-        return escalate(state, item)
+        return escalate(state, item, ev.DecidedBy.MISSING_INPUT)
     return next_try(state, now, item)

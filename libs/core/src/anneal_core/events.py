@@ -10,6 +10,8 @@ from anneal_contracts.facts import DeferredItemOutcome, Frozen, SkillPolicy
 from anneal_contracts.work import Result
 from pydantic import Field, TypeAdapter
 
+from anneal_core.limits import ItemLimits, RoleLimits
+
 
 class ItemStateName(StrEnum):
     """Where an item stands."""
@@ -31,6 +33,22 @@ class Ending(StrEnum):
     REFUSED = "refused"  # never ran
 
 
+class DecidedBy(StrEnum):
+    """What decided that an item goes to a person, or is left alone."""
+
+    ATTEMPTS = "attempts"  # all of them were used
+    GAPS = "gaps"  # too many evaluator gaps
+    NO_FIX = "no_fix"  # no rung is left that may run
+    RESPONSE = "response"  # the declared response to the last attempt's mode
+    MISSING_INPUT = "missing_input"
+    ARCHITECT = "architect"
+    ITEM_TIME = "item_time"
+    ITEM_STEPS = "item_steps"
+    ITEM_TOKENS = "item_tokens"
+    RUN = "run"  # a bound of the run, or its cancellation
+    DEPENDENCY = "dependency"  # what it depends on came to nothing
+
+
 class Limits(Frozen):
     """Bounds of a run, all of them hard."""
 
@@ -49,6 +67,8 @@ class Limits(Frozen):
     max_group: int = 1
     # Rounds of mending behind a gate that fails, before what is broken is left to a person.
     gate_rounds: int = 3
+    item: ItemLimits = ItemLimits()
+    roles: RoleLimits = RoleLimits()
 
 
 class Spec(Frozen):
@@ -94,6 +114,10 @@ class CommandIssued(Frozen):
     group: int = 0
     # The mode whose deferred items are to be resolved.
     mode: str = ""
+    # The evidence on which the Architect is asked again.
+    why: str = ""
+    # The items among which it is to choose.
+    offered: tuple[str, ...] = ()
     deadline: float
     try_no: int = 1
 
@@ -197,6 +221,10 @@ class ItemClosed(Frozen):
     state: ItemStateName
     reason: str
     rung: str = ""
+    # Of an item that was not completed; empty in logs of engine 1.
+    decided_by: DecidedBy | Literal[""] = ""
+    # What a person has to supply, where that is known.
+    missing_input: str = ""
 
 
 class EventRefused(Frozen):

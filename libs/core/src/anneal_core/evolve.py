@@ -17,7 +17,7 @@ from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
 
 # Commands that count as a step when they are given out; model turns count by the calls they made.
 STEP_KINDS = frozenset(
-    {"discover", "apply", "undo", "evaluate", "evaluate_group", "gate", "resolve_deferred", "verify"}
+    {"discover", "apply", "undo", "evaluate", "evaluate_group", "gate", "resolve_deferred", "probe", "verify"}
 )
 # Commands that run beside the main line.
 BACKGROUND = frozenset({"reflect"})
@@ -53,10 +53,18 @@ def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
         pending={**state.pending, p.command_id: pending},
         steps=state.steps + (p.kind in STEP_KINDS),
         reflections=state.reflections + (p.kind == "reflect"),
+        offered=p.offered or state.offered,
     )
+    if p.item_id in state.items and p.kind not in BACKGROUND:
+        state = with_item(state, p.item_id, partial(_worked_on, at=at, steps=int(p.kind in STEP_KINDS)))
     if p.kind == "plan" and state.verified:
         return replace(state, round=state.round + 1, verified=False, planned=False, queued=False)
     return state
+
+
+def _worked_on(item: ItemState, *, at: float, steps: int = 0) -> ItemState:
+    """An item on which something is done: its time runs from the first of it."""
+    return replace(item, started_at=item.started_at or at, steps=item.steps + steps)
 
 
 def _expired(state: RunState, p: ev.CommandExpired, at: float) -> RunState:
@@ -86,7 +94,12 @@ def _queued(state: RunState, p: ev.ItemsQueued, _at: float) -> RunState:
     for item_id in (*p.order, *p.skipped):
         if item_id not in state.found:
             raise IllegalEvent(f"item {item_id} was never found")
-        items[item_id] = ItemState(detail=state.found[item_id], ladder=state.ladders.get(item_id, ()))
+        items[item_id] = ItemState(
+            detail=state.found[item_id],
+            ladder=state.ladders.get(item_id, ()),
+            recalled=state.recalled.get(item_id, ()),
+            usual_s=state.usual.get(item_id, 0.0),
+        )
     for item_id, reason in p.skipped.items():
         items[item_id] = replace(items[item_id], state=ev.ItemStateName.SKIPPED, reason=reason)
     before = set(state.order)
@@ -120,7 +133,8 @@ def _gate_failed(state: RunState, p: ev.GateFailed, _at: float) -> RunState:
 def _undone(item: ItemState, *, diagnosis: ev.GateDiagnosis, reopen: bool) -> ItemState:
     """An item that held and was found undone: back into the queue with a clean slate, or to a person."""
     if reopen:
-        return replace(item, state=ev.ItemStateName.QUEUED, reason="", rung="", since=len(item.attempts))
+        fresh = replace(item, state=ev.ItemStateName.QUEUED, reason="", rung="", since=len(item.attempts))
+        return replace(fresh, started_at=0.0, asked=())
     return replace(item, state=ev.ItemStateName.ESCALATED, reason=f"it held, and then no longer: {diagnosis.cause}")
 
 
@@ -145,6 +159,7 @@ def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunSta
         if candidate is None:
             raise IllegalEvent(f"{p.candidate} is no rung of {p.item_id}")
         attempt = Attempt(number=p.attempt, candidate=candidate, started_at=at, group=p.group)
+        item = _worked_on(item, at=at)
         return replace(item, state=ev.ItemStateName.ACTIVE, attempts=(*item.attempts, attempt))
 
     if p.group != (state.groups if state.group else p.group and state.groups + 1):
@@ -168,13 +183,21 @@ def _attempt_ended(state: RunState, p: ev.AttemptEnded, at: float) -> RunState:
     state = replace(state, group=tuple(i for i in state.group if i != p.item_id))
     if p.mode != CoreMode.GROUP_REVERTED:
         return state
-    state = with_item(state, p.item_id, lambda i: replace(i, state=ev.ItemStateName.QUEUED))
+    state = with_item(state, p.item_id, lambda i: replace(i, state=ev.ItemStateName.QUEUED, started_at=0.0))
     return replace(state, active="" if state.active == p.item_id else state.active)
 
 
 def _item_closed(state: RunState, p: ev.ItemClosed, _at: float) -> RunState:
-    state = with_item(state, p.item_id, lambda i: replace(i, state=p.state, reason=p.reason, rung=p.rung))
-    return replace(state, active="" if state.active == p.item_id else state.active)
+    def close(item: ItemState) -> ItemState:
+        closed = replace(item, state=p.state, reason=p.reason, rung=p.rung)
+        return replace(closed, decided_by=p.decided_by, missing_input=p.missing_input)
+
+    state = with_item(state, p.item_id, close)
+    return replace(
+        state,
+        active="" if state.active == p.item_id else state.active,
+        chosen="" if state.chosen == p.item_id else state.chosen,
+    )
 
 
 def _cancel(state: RunState, p: ev.CancelRequested, _at: float) -> RunState:

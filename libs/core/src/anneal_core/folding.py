@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from anneal_contracts.base import Usage
+
 from anneal_core.machine import IllegalEvent
 from anneal_core.state import ItemState, RunState
 
@@ -31,3 +33,12 @@ def with_attempt(state: RunState, item_id: str, **changes: Any) -> RunState:
         return replace(item, attempts=(*item.attempts[:-1], replace(open_one, **changes)))
 
     return with_item(state, item_id, change)
+
+
+def spent(state: RunState, item_id: str, usage: Usage) -> RunState:
+    """The state with what a model turn cost: every call is a step. item_id: the item that it was about, if any."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    state = replace(state, steps=state.steps + usage.calls, tokens=state.tokens + tokens)
+    if item_id not in state.items:
+        return state
+    return with_item(state, item_id, lambda i: replace(i, steps=i.steps + usage.calls, tokens=i.tokens + tokens))

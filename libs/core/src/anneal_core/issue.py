@@ -13,7 +13,11 @@ _PATIENCE = {
     "acquire": 20.0,
     "snapshot": 120.0,
     "plan": 120.0,
+    "choose_item": 300.0,
+    "plan_item": 300.0,
+    "review_item": 300.0,
     "propose": 300.0,
+    "learn": 300.0,
     "restore": 90.0,
     "check_health": 60.0,
     "reflect": 45.0,
@@ -35,6 +39,8 @@ def issue(
     force: bool = False,
     group_no: int = 0,
     mode: str = "",
+    why: str = "",
+    offered: tuple[str, ...] = (),
 ) -> Payloads:
     try_no = state.tries.get(try_key(kind, item_id, attempt, generation), 0) + 1
     # A restore that prepares the same attempt anew is another command than the one that ends it: seq tells them apart.
@@ -52,6 +58,8 @@ def issue(
             force=force,
             group=group_no,
             mode=mode,
+            why=why,
+            offered=offered,
             deadline=round(deadline, 3),
             try_no=try_no,
         ),
@@ -66,7 +74,7 @@ def _patience(state: RunState, kind: str, item_id: str) -> float:
         return state.policy.discover_timeout_s
     if kind == "verify":
         return state.policy.verify_timeout_s
-    if kind == "evaluate":
+    if kind in ("evaluate", "probe"):
         return state.policy.evaluate_timeout_s
     if kind == "evaluate_group":
         return state.policy.evaluate_timeout_s * len(state.group)

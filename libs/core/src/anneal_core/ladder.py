@@ -52,9 +52,12 @@ def fruitless_turns(item: ItemState) -> int:
     return len(item.proposals) - sum(1 for a in item.attempts if a.candidate.source is FixSource.MODEL)
 
 
-def tries_used(item: ItemState) -> int:
-    """What counts against the item's limit of attempts."""
-    return len(own_attempts(item)) + fruitless_turns(item)
+def tries_used(item: ItemState, waiting: Candidate | None = None) -> int:
+    """What counts against the item's limit of attempts. waiting: the rung that is next; the turn that wrote it counts
+    when it is tried.
+    """
+    fruit = waiting is not None and waiting.source is FixSource.MODEL
+    return len(own_attempts(item)) + fruitless_turns(item) - fruit
 
 
 def gaps(item: ItemState) -> int:
@@ -83,4 +86,6 @@ def why_stuck(state: RunState, item: ItemState) -> str:
     obstacles = [obstacle(c, can_snapshot=can_snapshot) for c in item.ladder]
     if any(obstacles):
         return "; ".join(dict.fromkeys(o for o in obstacles if o))
+    if state.model_may == "author":
+        return "no fix in the content or in the skill, and the model wrote none"
     return "no fix in the content or in the skill, and no model that may write one"

@@ -15,7 +15,6 @@ from anneal_contracts.work import (
     GroupEvaluated,
     HealthChecked,
     Planned,
-    Proposed,
     Recorded,
     Reflected,
     Released,
@@ -25,9 +24,9 @@ from anneal_contracts.work import (
     Verified,
 )
 
-from anneal_core import triage
+from anneal_core import triage, turn_results
 from anneal_core.events import ItemStateName
-from anneal_core.folding import with_attempt, with_item
+from anneal_core.folding import spent, with_attempt, with_item
 from anneal_core.machine import IllegalEvent
 from anneal_core.state import ItemState, Pending, RunState
 
@@ -60,8 +59,8 @@ def gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> Run
         return replace(state, halt=f"the gate behind wave {state.wave + 1} could not be asked: {text}")
     if pending.kind == "resolve_deferred":
         return replace(state, resolved=state.resolved | {pending.mode}, notes=(*state.notes, note))
-    if pending.kind == "propose":
-        return _proposed(state, pending, Proposed(command_id=cid, mode=failed.reason, detail=failed.message), at)
+    if pending.kind in turn_results.RESULT_OF:
+        return turn_results.gave_up(state, pending, failed)
     if pending.kind == "reflect":
         return _reflected(state, pending, Reflected(command_id=cid, detail=text), at)
     if pending.kind == "record":
@@ -93,7 +92,15 @@ def _discovered(state: RunState, _p: Pending, r: Discovered, _at: float) -> RunS
 def _planned(state: RunState, _p: Pending, r: Planned, _at: float) -> RunState:
     ladders = {**state.ladders, **{x.item_id: x.candidates for x in r.ladders}}
     after = {**state.after_those, **r.after}
-    return replace(state, ladders=ladders, planned=True, model_may=r.model_may, after_those=after)
+    return replace(
+        state,
+        ladders=ladders,
+        recalled={**state.recalled, **{x.item_id: x.recalled for x in r.ladders}},
+        usual={**state.usual, **{x.item_id: x.usual_s for x in r.ladders}},
+        planned=True,
+        model_may=r.model_may,
+        after_those=after,
+    )
 
 
 def _timed(state: RunState, pending: Pending, part: str, took_s: float, at: float) -> RunState:
@@ -196,22 +203,8 @@ def _health_checked(state: RunState, _p: Pending, r: HealthChecked, _at: float) 
     return replace(state, health=merged, booted=False, notes=(*state.notes, *notes), failure=failure)
 
 
-def _proposed(state: RunState, pending: Pending, r: Proposed, _at: float) -> RunState:
-    def change(item: ItemState) -> ItemState:
-        fresh = r.candidate is not None and all(r.candidate.hash != c.hash for c in item.ladder)
-        ladder = (*item.ladder, r.candidate) if r.candidate is not None and fresh else item.ladder
-        return replace(item, proposals=(*item.proposals, r), ladder=ladder)
-
-    return _spent(with_item(state, pending.item_id, change), r.usage.calls, r.usage)
-
-
 def _reflected(state: RunState, pending: Pending, r: Reflected, _at: float) -> RunState:
-    return _spent(with_item(state, pending.item_id, lambda i: replace(i, reflection=r)), r.usage.calls, r.usage)
-
-
-def _spent(state: RunState, calls: int, usage: Any) -> RunState:
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    return replace(state, steps=state.steps + calls, tokens=state.tokens + tokens)
+    return spent(with_item(state, pending.item_id, lambda i: replace(i, reflection=r)), pending.item_id, r.usage)
 
 
 def _verified(state: RunState, _p: Pending, r: Verified, _at: float) -> RunState:
@@ -241,7 +234,7 @@ _RESULT_OF: dict[str, type] = {
     "snapshot": Snapshotted,
     "discover": Discovered,
     "plan": Planned,
-    "propose": Proposed,
+    **turn_results.RESULT_OF,
     "apply": Applied,
     "undo": Applied,
     "evaluate": Evaluated,
@@ -261,7 +254,7 @@ _RESULTS: dict[type, Callable[[RunState, Pending, Any, float], RunState]] = {
     Snapshotted: _snapshotted,
     Discovered: _discovered,
     Planned: _planned,
-    Proposed: _proposed,
+    **turn_results.RESULTS,
     Applied: _applied,
     Evaluated: _evaluated,
     GroupEvaluated: _group_evaluated,

@@ -8,10 +8,12 @@ from anneal_contracts.facts import (
     Health,
     ItemDetail,
     Outcome,
+    ProbeCall,
     ScoreCounts,
     SkillPolicy,
     TargetAccess,
 )
+from anneal_contracts.turns import Decided, Fact, Learnt, Recollection
 from anneal_contracts.work import (
     Applied,
     Candidate,
@@ -57,6 +59,8 @@ class Pending:
     force: bool
     group: int
     mode: str
+    why: str
+    offered: tuple[str, ...]
     deadline: float
     try_no: int
     issued_at: float
@@ -90,6 +94,35 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """A fact about the target that a model asked for, and how many attempts at the item there had been."""
+
+    fact: Fact
+    attempts: int
+    size: int = 0
+    redactions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Afterthought:
+    """The Reflector's look at one failed attempt."""
+
+    attempt: int
+    said: Learnt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engagement:
+    """The Architect's look at an item: why, what it said, and how far the item's story had come."""
+
+    why: str
+    said: Decided
+    attempts: int
+    proposals: int
+    lessons: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ItemState:
     """One item and its story."""
 
@@ -103,6 +136,22 @@ class ItemState:
     since: int = 0
     # Model turns that gave no acceptable script, oldest first.
     proposals: tuple[Proposed, ...] = ()
+    # Questions of the model's that have no answer yet, and those that have one.
+    asked: tuple[ProbeCall, ...] = ()
+    facts: tuple[Known, ...] = ()
+    lessons: tuple[Afterthought, ...] = ()
+    engagements: tuple[Engagement, ...] = ()
+    # What memory gave for it, and how long such an item took before (0: not known).
+    recalled: tuple[Recollection, ...] = ()
+    usual_s: float = 0.0
+    # Why the Architect took it first; empty: the order did.
+    chosen_why: str = ""
+    # When its first command was given out (0: not yet), and what it cost since.
+    started_at: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    decided_by: str = ""
+    missing_input: str = ""
     reflection: Reflected | None = None
     final: Outcome | None = None
 
@@ -150,6 +199,9 @@ class RunState:
     health_after: Health | None = None
     found: Mapping[str, ItemDetail] = field(default_factory=dict)
     ladders: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    # What memory gave by item, and the seconds that such an item took before.
+    recalled: Mapping[str, tuple[Recollection, ...]] = field(default_factory=dict)
+    usual: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, ItemState] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     goal: str = ""
@@ -185,6 +237,10 @@ class RunState:
     steps: int = 0
     tokens: int = 0
     reflections: int = 0
+    # Times that the Architect was asked to pick, what it was offered last, and what it picked of that.
+    choices: int = 0
+    offered: tuple[str, ...] = ()
+    chosen: str = ""
 
     @property
     def ended(self) -> bool:

@@ -54,6 +54,7 @@ def test_the_bounds_in_the_document_are_the_defaults_of_the_code() -> None:
         f"| evaluator gaps at an item | {limits.max_gaps} |",
         f"| recalled scripts judged together | {limits.max_group}; the",
         f"| model's words on escalated items | {limits.max_reflections} a run |",
+        f"| a person's word on a destructive action | {limits.approval_ttl_s / 60:g} min |",
         f"| rounds that mend what fails by our doing | {limits.repair_rounds} |",
         f"| tries of one command | {limits.command_tries} |",
     ):

@@ -285,7 +285,7 @@ def test_without_snapshots_only_a_fix_that_can_be_taken_back_runs() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"allowed": False, "policy": "no"}, {"mutability": Mutability.DESTRUCTIVE}, {"banned": "failed in run-0"}],
+    [{"allowed": False, "policy": "no"}, {"mutability": Mutability.FORBIDDEN}, {"banned": "failed in run-0"}],
 )
 def test_what_may_not_run_never_runs(changes: dict[str, object]) -> None:
     world = World(items=[item("a")], ladders={"a": [candidate("a", 0, **changes)]})

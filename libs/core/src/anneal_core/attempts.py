@@ -2,8 +2,8 @@
 
 from anneal_contracts.work import Candidate
 
+from anneal_core import approvals, group, ladder, triage, turns
 from anneal_core import events as ev
-from anneal_core import group, ladder, triage, turns
 from anneal_core.budget import item_used_up, model_used_up, out_of_budget
 from anneal_core.issue import Payloads, issue
 from anneal_core.state import Attempt, ItemState, RunState
@@ -27,6 +27,8 @@ def next_try(state: RunState, now: float, item: ItemState) -> Payloads:
         return escalate(state, item, ev.DecidedBy.ATTEMPTS)
     if used_up := item_used_up(state, now, item):
         return escalate(state, item, *used_up)
+    if candidate and approvals.needed(state, item, candidate):
+        return approvals.ask(state, now, item, candidate)
     if candidate:
         return attempt_started(item, candidate, state.groups + 1 if group.worth_opening(state, item.detail.id) else 0)
     if state.model_may != "author":

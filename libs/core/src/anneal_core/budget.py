@@ -15,7 +15,8 @@ def out_of_budget(state: RunState, now: float) -> str:
         return f"cancelled: {state.cancel}"
     if state.halt:
         return state.halt
-    if now - state.created_at >= state.limits.time_budget_s:
+    paused_s = state.paused_s + (now - state.paused_at if state.paused else 0.0)
+    if now - state.created_at - paused_s >= state.limits.time_budget_s:
         return f"budget_exhausted: the time budget of {state.limits.time_budget_s:g} s is used up"
     if state.steps + 3 > state.limits.max_steps:  # an attempt and the final scan must still fit
         return f"budget_exhausted: the cap of {state.limits.max_steps} steps is reached"

@@ -3,8 +3,8 @@
 The shell appends what comes back and asks again until nothing comes; then it waits for a result or a deadline.
 """
 
+from anneal_core import approvals, turns
 from anneal_core import events as ev
-from anneal_core import turns
 from anneal_core.attempts import continue_item, escalate, next_try, skip
 from anneal_core.budget import out_of_budget
 from anneal_core.evolve import BACKGROUND
@@ -28,7 +28,20 @@ def decide(state: RunState, now: float) -> Payloads:
         return ()
     if state.failure:
         return close_down(state, now, failed=True)
-    return start(state, now) or _work(state, now) or finish(state, now)
+    if unanswered := approvals.expired(state, now):
+        return unanswered
+    if state.paused and not state.cancel and not _mid_attempt(state):
+        return ()
+    going_on = start(state, now) or _work(state, now)
+    if going_on or approvals.open_questions(state):  # a person is asked: nothing else is left to do
+        return going_on
+    return finish(state, now)
+
+
+def _mid_attempt(state: RunState) -> bool:
+    """A change was begun and not judged yet: it comes to its end even in a paused run."""
+    last = state.items[state.active].attempts[-1:] if state.active else ()
+    return bool(state.group) or any(a.ending is None or a.ending is ev.Ending.KEPT for a in last)
 
 
 def _work(state: RunState, now: float) -> Payloads:
@@ -41,6 +54,9 @@ def _work(state: RunState, now: float) -> Payloads:
         return reflect
     if picking := turns.choice(state, now):
         return picking
+    if stop := out_of_budget(state, now):
+        for item_id in approvals.open_questions(state):
+            return skip(state, state.items[item_id], ev.DecidedBy.RUN, stop)
     item_id = state.chosen or next_item(state)
     if not item_id:
         return continue_wave(state, now)

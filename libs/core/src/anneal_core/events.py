@@ -22,6 +22,7 @@ class ItemStateName(StrEnum):
     DEFERRED = "deferred"
     ESCALATED = "escalated"
     SKIPPED = "skipped"
+    WAITING = "waiting"  # for a person's word on a destructive action
 
 
 class Ending(StrEnum):
@@ -67,6 +68,8 @@ class Limits(Frozen):
     max_group: int = 1
     # Rounds of mending behind a gate that fails, before what is broken is left to a person.
     gate_rounds: int = 3
+    # Seconds that a person has to answer when a destructive action wants an approval.
+    approval_ttl_s: float = 3600.0
     item: ItemLimits = ItemLimits()
     roles: RoleLimits = RoleLimits()
 
@@ -227,6 +230,50 @@ class ItemClosed(Frozen):
     missing_input: str = ""
 
 
+class ApprovalAsked(Frozen):
+    """A destructive action wants a person's word. It is bound to this attempt and this very action."""
+
+    type: Literal["approval_asked"] = "approval_asked"
+    item_id: str
+    attempt: int
+    action_hash: str
+    title: str
+    expires_at: float
+
+
+class ApprovalAnswered(Frozen):
+    """A person's word; the first one counts."""
+
+    type: Literal["approval_answered"] = "approval_answered"
+    item_id: str
+    attempt: int
+    action_hash: str
+    granted: bool
+    by: str
+    reason: str = ""
+
+
+class ApprovalExpired(Frozen):
+    """Nobody answered in time: the action does not run."""
+
+    type: Literal["approval_expired"] = "approval_expired"
+    item_id: str
+    action_hash: str
+
+
+class PauseRequested(Frozen):
+    """Nothing new begins after the attempt that is under way, until somebody resumes the run."""
+
+    type: Literal["pause_requested"] = "pause_requested"
+    by: str
+    reason: str = ""
+
+
+class ResumeRequested(Frozen):
+    type: Literal["resume_requested"] = "resume_requested"
+    by: str
+
+
 class EventRefused(Frozen):
     """Something from outside did not fit the state and changed nothing: a late result, a word on another command."""
 
@@ -261,6 +308,11 @@ Payload = (
     | AttemptStarted
     | AttemptEnded
     | ItemClosed
+    | ApprovalAsked
+    | ApprovalAnswered
+    | ApprovalExpired
+    | PauseRequested
+    | ResumeRequested
     | EventRefused
     | CancelRequested
     | RunEnded

@@ -13,7 +13,7 @@ from anneal_core.chain import Event
 from anneal_core.folding import try_key, with_attempt, with_item
 from anneal_core.machine import IllegalEvent, next_phase
 from anneal_core.results import fold_result, gave_up, resolve
-from anneal_core.state import Attempt, ItemState, Pending, Phase, RunState
+from anneal_core.state import Approval, Attempt, ItemState, Pending, Phase, RunState
 
 # Commands that count as a step when they are given out; model turns count by the calls they made.
 STEP_KINDS = frozenset(
@@ -200,6 +200,52 @@ def _item_closed(state: RunState, p: ev.ItemClosed, _at: float) -> RunState:
     )
 
 
+def _approval_asked(state: RunState, p: ev.ApprovalAsked, at: float) -> RunState:
+    asked = Approval(action_hash=p.action_hash, attempt=p.attempt, title=p.title, asked_at=at, expires_at=p.expires_at)
+
+    def change(item: ItemState) -> ItemState:
+        return replace(item, state=ev.ItemStateName.WAITING, approvals=(*item.approvals, asked))
+
+    state = with_item(state, p.item_id, change)
+    return replace(state, active="" if state.active == p.item_id else state.active)
+
+
+def _approval_answered(state: RunState, p: ev.ApprovalAnswered, _at: float) -> RunState:
+    said = "granted" if p.granted else "denied"
+    return _answered(state, p.item_id, p.action_hash, p.attempt, (said, p.by, p.reason))
+
+
+def _approval_expired(state: RunState, p: ev.ApprovalExpired, _at: float) -> RunState:
+    silence = ("expired", "", "nobody answered in time whether it may run")
+    return _answered(state, p.item_id, p.action_hash, 0, silence)
+
+
+def _answered(state: RunState, item_id: str, action_hash: str, attempt: int, answer: tuple[str, str, str]) -> RunState:
+    """The item is queued again, with the answer. Raises IllegalEvent where this was not the question."""
+
+    def change(item: ItemState) -> ItemState:
+        asked = item.approvals[-1] if item.state is ev.ItemStateName.WAITING else None
+        if asked is None or asked.action_hash != action_hash or attempt not in (0, asked.attempt):
+            raise IllegalEvent(f"nobody is asked about this action of {item_id}")
+        said, by, reason = answer
+        answered = replace(asked, state=said, by=by, reason=reason)
+        return replace(item, state=ev.ItemStateName.QUEUED, approvals=(*item.approvals[:-1], answered))
+
+    return with_item(state, item_id, change)
+
+
+def _pause(state: RunState, _p: ev.PauseRequested, at: float) -> RunState:
+    if state.paused:
+        raise IllegalEvent("the run is paused already")
+    return replace(state, paused=True, paused_at=at)
+
+
+def _resume(state: RunState, _p: ev.ResumeRequested, at: float) -> RunState:
+    if not state.paused:
+        raise IllegalEvent("the run is not paused")
+    return replace(state, paused=False, paused_at=0.0, paused_s=state.paused_s + at - state.paused_at)
+
+
 def _cancel(state: RunState, p: ev.CancelRequested, _at: float) -> RunState:
     return replace(state, cancel=state.cancel or p.reason or "cancelled")
 
@@ -222,6 +268,11 @@ _HANDLERS: dict[type, Callable[[RunState, Any, float], RunState]] = {
     ev.AttemptStarted: _attempt_started,
     ev.AttemptEnded: _attempt_ended,
     ev.ItemClosed: _item_closed,
+    ev.ApprovalAsked: _approval_asked,
+    ev.ApprovalAnswered: _approval_answered,
+    ev.ApprovalExpired: _approval_expired,
+    ev.PauseRequested: _pause,
+    ev.ResumeRequested: _resume,
     ev.EventRefused: lambda state, _p, _at: state,
     ev.CancelRequested: _cancel,
     ev.RunEnded: _ended,

@@ -20,6 +20,8 @@ def continue_wave(state: RunState, now: float) -> Payloads:
     """What follows when no item of the wave is left: its gate, its mending, or the next wave; nothing: all are done."""
     if state.engine < 2 or state.wave >= len(state.waves):
         return ()
+    if any(state.items[i].state is ev.ItemStateName.WAITING for i in state.waves[state.wave]):
+        return ()
     mended = _mended(state)
     if not state.gates or state.wave == len(state.waves) - 1 or not mended or state.halt or state.cancel:
         return (ev.WaveClosed(wave=state.wave),)

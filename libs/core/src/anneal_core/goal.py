@@ -33,5 +33,4 @@ def assess(state: RunState, waves: Sequence[Sequence[str]]) -> ev.GoalAssessed:
 
 
 def _has_script(state: RunState, item_id: str) -> bool:
-    can_snapshot = state.access is not None and state.access.can_snapshot
-    return any(not ladder.obstacle(c, can_snapshot=can_snapshot) for c in state.ladders.get(item_id, ()))
+    return any(not ladder.obstacle(state, c) for c in state.ladders.get(item_id, ()))

@@ -8,6 +8,7 @@ from anneal_contracts.facts import FixSource
 from anneal_contracts.work import Candidate
 
 from anneal_core import ladder, triage
+from anneal_core.approvals import needed
 from anneal_core.ordering import next_item, queued, unmet
 from anneal_core.state import ItemState, RunState
 from anneal_core.triage import Response
@@ -26,7 +27,8 @@ def fits(state: RunState, item: ItemState) -> Candidate | None:
     candidate = ladder.next_candidate(state, item)
     if candidate is None or candidate.source is not FixSource.RECALLED:
         return None
-    return None if candidate.risks_reach or candidate.needs_reboot else candidate
+    alone = candidate.risks_reach or candidate.needs_reboot or needed(state, item, candidate)
+    return None if alone else candidate
 
 
 def next_member(state: RunState) -> str:

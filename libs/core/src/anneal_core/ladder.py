@@ -5,6 +5,7 @@ from collections import Counter
 from anneal_contracts.facts import CoreMode, FixSource, Mutability
 from anneal_contracts.work import Candidate
 
+from anneal_core.approvals import refusal
 from anneal_core.events import Ending
 from anneal_core.state import Attempt, ItemState, RunState
 from anneal_core.triage import TRIES_OF_A_SCRIPT, Response
@@ -22,12 +23,18 @@ def tried(item: ItemState) -> frozenset[str]:
     return frozenset(h for h, n in tries.items() if h not in again or n >= TRIES_OF_A_SCRIPT)
 
 
-def obstacle(candidate: Candidate, *, can_snapshot: bool) -> str:
-    """Why this candidate may not run on this target; empty: it may."""
+def obstacle(state: RunState, candidate: Candidate, item: ItemState | None = None) -> str:
+    """Why this candidate may not run on this target; empty: it may, though a person may have to agree first."""
+    can_snapshot = state.access is not None and state.access.can_snapshot
     if not candidate.allowed:
         return f"{CoreMode.POLICY_DENIED}: {candidate.policy}"
-    if candidate.mutability in (Mutability.FORBIDDEN, Mutability.DESTRUCTIVE):
-        return f"{CoreMode.POLICY_DENIED}: a {candidate.mutability} action needs an approval"
+    if candidate.mutability is Mutability.FORBIDDEN:
+        return f"{CoreMode.POLICY_DENIED}: a {candidate.mutability} action never runs"
+    if candidate.mutability is Mutability.DESTRUCTIVE:
+        if state.engine < 2:
+            return f"{CoreMode.POLICY_DENIED}: a {candidate.mutability} action needs an approval"
+        if item is not None and (refused := refusal(item, candidate)):
+            return f"{CoreMode.POLICY_DENIED}: {refused}"
     if candidate.banned:
         return f"banned: {candidate.banned}"
     if not can_snapshot and not candidate.undo_blob:
@@ -36,13 +43,12 @@ def obstacle(candidate: Candidate, *, can_snapshot: bool) -> str:
 
 
 def next_candidate(state: RunState, item: ItemState) -> Candidate | None:
-    """The first rung that was not tried and may run."""
-    can_snapshot = state.access is not None and state.access.can_snapshot
+    """The first rung that was not tried and may run, if need be once a person has agreed."""
     done = tried(item)
     # A script that held until something undid it comes first.
     held = [a.candidate.hash for a in item.attempts[: item.since] if a.ending is Ending.KEPT][-1:]
     for candidate in sorted(item.ladder, key=lambda c: c.hash not in held):
-        if candidate.hash not in done and not obstacle(candidate, can_snapshot=can_snapshot):
+        if candidate.hash not in done and not obstacle(state, candidate, item):
             return candidate
     return None
 
@@ -82,8 +88,7 @@ def why_stuck(state: RunState, item: ItemState) -> str:
         told.append(f"{fruitless} model turns led to nothing; the last: {last.mode or CoreMode.POLICY_DENIED}: {why}")
     if told:
         return "; ".join(told)
-    can_snapshot = state.access is not None and state.access.can_snapshot
-    obstacles = [obstacle(c, can_snapshot=can_snapshot) for c in item.ladder]
+    obstacles = [obstacle(state, c, item) for c in item.ladder]
     if any(obstacles):
         return "; ".join(dict.fromkeys(o for o in obstacles if o))
     if state.model_may == "author":

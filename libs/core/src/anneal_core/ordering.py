@@ -9,7 +9,7 @@ from anneal_core.events import ItemStateName
 from anneal_core.graph import suggested
 from anneal_core.state import RunState
 
-_UNSETTLED = frozenset({ItemStateName.QUEUED, ItemStateName.ACTIVE})
+_UNSETTLED = frozenset({ItemStateName.QUEUED, ItemStateName.ACTIVE, ItemStateName.WAITING})
 
 
 def to_plan(state: RunState) -> tuple[ItemDetail, ...]:

@@ -123,6 +123,21 @@ class Engagement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A question to a person about one action, and what became of it. Times are Unix seconds."""
+
+    action_hash: str
+    attempt: int
+    title: str
+    asked_at: float
+    expires_at: float
+    # asked, granted, denied, expired.
+    state: str = "asked"
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ItemState:
     """One item and its story."""
 
@@ -153,6 +168,8 @@ class ItemState:
     decided_by: str = ""
     missing_input: str = ""
     reflection: Reflected | None = None
+    # Questions to people about this item's actions, oldest first.
+    approvals: tuple[Approval, ...] = ()
     final: Outcome | None = None
 
     @property
@@ -178,6 +195,10 @@ class RunState:
     created_at: float = 0.0
     ended_at: float = 0.0
     cancel: str = ""
+    # Nothing new begins while it is set; and since when, and how long it was before.
+    paused: bool = False
+    paused_at: float = 0.0
+    paused_s: float = 0.0
     # Why the run cannot go on; it then only closes down.
     failure: str = ""
     pending: Mapping[str, Pending] = field(default_factory=dict)
@@ -246,6 +267,12 @@ class RunState:
     def ended(self) -> bool:
         """True when nothing will happen any more."""
         return self.phase in ENDED
+
+    @property
+    def shown(self) -> str:
+        """The phase as people see it: paused where nothing is under way and nothing new begins."""
+        under_way = bool(self.pending) or self.ended
+        return "paused" if self.paused and not self.cancel and not under_way else self.phase.value
 
     def regressions(self) -> tuple[str, ...]:
         """Rules that passed in the first scan and fail or err in the last, in order of their ids."""

@@ -193,7 +193,7 @@ def _check(events: Sequence[Mapping[str, Any]], attempts: Sequence[Span]) -> Non
     if odd or not closed:
         raise BenchError(f"{len(odd)} of {len(closed)} items ended otherwise than they should: {odd[:3]}")
     twenty = len(closed) / 20
-    expected = {"kept": 18 * twenty, "model": twenty, "reverted": 3 * twenty, "turn": 2 * twenty}
+    expected = {"kept": 18 * twenty, "model": twenty, "reverted": 3 * twenty}
     counted = {kind: sum(span.kind == kind for span in attempts) for kind in expected}
     if counted != expected:
         raise BenchError(f"the log shows these attempts: {counted}; expected: {expected}")

@@ -43,13 +43,22 @@ class Machine:
     blobs: dict[str, bytes] = field(default_factory=dict)
     canaries: list[str] = field(default_factory=list)
     looked: int = 0
+    # The machine has another address than the one that is known.
+    stale: bool = False
+    asked: list[str] = field(default_factory=list)
 
     # --- the bench --------------------------------------------------------------------------------------------------
 
-    async def context(self, command: Any) -> Any:
+    async def context(self, command: Any, *, known: bool = False) -> Any:
+        self.asked.append("where it was" if known else "where it is")
+        if self.stale and not known:
+            self.canary_error = None
         if self.context_error:
             raise self.context_error
         return SimpleNamespace(session=self)
+
+    async def moved(self, command: Any) -> bool:
+        return self.stale
 
     def skill(self, name: str) -> Any:
         evaluator = SimpleNamespace(evaluate=self._evaluate, health=self._health, verify=self._verify)
@@ -257,3 +266,16 @@ async def test_the_canary_is_a_session_of_its_own_and_is_closed() -> None:
     machine = Machine()
     await evaluated(machine)
     assert machine.canaries == ["opened", "closed"]
+
+
+async def test_a_machine_that_is_not_where_it_was_is_looked_at_where_it_is() -> None:
+    machine = Machine(canary_error=TargetUnreachable("no route"), stale=True)
+    found = await evaluated(machine)
+    assert (found.worse, found.outcome) == ((), Outcome.PASS)
+    assert machine.asked == ["where it was", "where it is"]
+
+
+async def test_a_machine_that_answers_where_it_was_is_not_asked_for_again() -> None:
+    machine = Machine()
+    await evaluated(machine)
+    assert machine.asked == ["where it was"]

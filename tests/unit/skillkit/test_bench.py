@@ -2,14 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import pytest
+from anneal.checkpoint.v1 import checkpoint_pb2 as cp
 from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import supervisor_pb2 as sup
 from anneal_contracts.canonical import canonical_json
-from anneal_contracts.facts import Health
+from anneal_contracts.facts import Health, TargetAccess
 from anneal_contracts.work import CheckHealth, Failed, HealthChecked, Result
 from anneal_runtime.bus import Message
 from anneal_runtime.errors import AnnealError, InvalidArgument, NotFound, Unavailable, Unreadable
@@ -190,3 +191,57 @@ async def test_a_supervisor_that_is_away_for_long_leaves_a_given_up_message_with
     with pytest.raises(Unavailable):
         await bench.park(message(), Unreadable("x"))
     assert 10 < supervisor.at[-1] <= 20
+
+
+class Targets:
+    """Says where a target is, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.host = "10.0.0.1"
+        self.asked = 0
+
+    async def GetTarget(self, request: cp.GetTargetRequest) -> cp.GetTargetResponse:
+        self.asked += 1
+        return cp.GetTargetResponse(target=cp.Target(name=request.name, driver="nspawn", host=self.host, port=22))
+
+
+class Opens:
+    """Opens sessions that are only an address."""
+
+    async def get(self, access: TargetAccess) -> Any:
+        return access
+
+    async def drop(self, access: TargetAccess) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def looking(run_id: str = "run-1", token: int = 1) -> CheckHealth:
+    return CheckHealth(
+        command_id="c", run_id=run_id, skill="s", profile="p", target="t", fencing_token=token, deadline=9
+    )
+
+
+async def test_a_target_that_was_reached_under_this_lease_is_taken_to_be_where_it_was(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    bench, targets = await bench_of(supervisor, tmp_path), Targets()
+    bench.checkpoint, bench._sessions = targets, Opens()  # type: ignore[assignment]
+    await bench.context(looking())
+    targets.host = "10.0.0.2"
+    assert cast(TargetAccess, (await bench.context(looking(), known=True)).session).host == "10.0.0.1"
+    assert targets.asked == 1
+    assert await bench.moved(looking())
+    assert cast(TargetAccess, (await bench.context(looking(), known=True)).session).host == "10.0.0.2"
+    assert not await bench.moved(looking())
+
+
+@pytest.mark.parametrize("other", [looking(run_id="run-2"), looking(token=2)])
+async def test_another_run_or_lease_asks_where_the_target_is(
+    supervisor: Supervisor, tmp_path: Path, other: CheckHealth
+) -> None:
+    bench, targets = await bench_of(supervisor, tmp_path), Targets()
+    bench.checkpoint, bench._sessions = targets, Opens()  # type: ignore[assignment]
+    await bench.context(looking())
+    await bench.context(other, known=True)
+    assert targets.asked == 2

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from anneal_contracts.facts import Action, FixSource
 from anneal_contracts.work import Applied, Apply
+from anneal_runtime.errors import StaleToken, TargetUnreachable
 from anneal_runtime.testing import eventually
 from anneal_skillkit.bench import Workbench
 from anneal_skillkit.effects import EffectInterrupted, run_effect
@@ -101,3 +102,29 @@ async def test_an_action_that_was_cut_off_is_interrupted_and_not_run_again(
     applied, finished = await _again(ssh_server, script)
     assert (applied.state, finished) == ("interrupted", [])
     assert (tmp_path / "count").read_text() == "x\n"
+
+
+class Refusing(Bench):
+    """A ledger that refuses, and a target that cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(TargetSession, None))
+        self.applied = False
+
+    async def BeginEffect(self, _: Any) -> Any:
+        await asyncio.sleep(0.01)
+        raise StaleToken("another run has the target")
+
+    async def context(self, _: Apply) -> Any:
+        raise TargetUnreachable("no route")
+
+    async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
+        self.applied = True
+        raise AssertionError
+
+
+async def test_who_may_not_change_the_target_hears_that_and_not_that_it_is_away() -> None:
+    bench = Refusing()
+    with pytest.raises(StaleToken):
+        await Actions(cast(Workbench, bench)).apply(apply_command("true"))
+    assert not bench.applied

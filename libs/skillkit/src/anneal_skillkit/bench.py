@@ -79,6 +79,8 @@ class Workbench:
         self._cache = cache
         self._sessions: Sessions = sessions or SessionPool()
         self._blobs: dict[str, bytes] = {}
+        # Target -> the run and token under which it was last reached, and how.
+        self._reached: dict[str, tuple[tuple[str, int], TargetAccess]] = {}
 
     async def close(self) -> None:
         """Closes the sessions to all targets."""
@@ -105,9 +107,17 @@ class Workbench:
             mission_services=tuple(t.mission_services),
         )
 
-    async def context(self, command: Any) -> Context:
-        """The context of a command against its target. Raises TargetUnreachable, HostKeyChanged, NotFound."""
-        access = await self.access(command.target)
+    async def context(self, command: Any, *, known: bool = False) -> Context:
+        """The context of a command against its target. Raises TargetUnreachable, HostKeyChanged, NotFound.
+
+        known: a target that was reached before under this lease is taken to be where it was. Who then finds it
+        unreachable asks moved() before it believes so.
+        """
+        holder = (command.run_id, command.fencing_token)
+        held_by, access = self._reached.get(command.target, (None, None))
+        if access is None or held_by != holder or not known:
+            access = await self.access(command.target)
+            self._reached[command.target] = (holder, access)
         session = await self._sessions.get(access)
         services = tuple(dict.fromkeys((*access.mission_services, *getattr(command, "mission_services", ()))))
         return Context(
@@ -118,6 +128,15 @@ class Workbench:
             cache=self._cache,
             mission_services=services,
         )
+
+    async def moved(self, command: Any) -> bool:
+        """Is the target elsewhere than this process last knew?"""
+        _, access = self._reached.pop(command.target, (None, None))
+        try:
+            return access is not None and access != await self.access(command.target)
+        except AnnealError as e:
+            log.debug("target not found again", extra={"reason": e.reason})
+            return False
 
     async def fresh_session(self, target: str) -> TargetSession:
         """A new session beside the pooled one: the canary. Raises TargetUnreachable and the like."""

@@ -119,8 +119,17 @@ class Evaluations:
         self, command: Evaluate | EvaluateGroup | CheckGate, item_ids: Sequence[str]
     ) -> dict[str, Evaluated]:
         """What is found of each item: the verdicts beside one look at reach and health."""
+        found = await self._look_once(command, item_ids, known=True)
+        if all(e.health.reachable for e in found.values()) or not await self._bench.moved(command):
+            return found
+        return await self._look_once(command, item_ids, known=False)
+
+    async def _look_once(
+        self, command: Evaluate | EvaluateGroup | CheckGate, item_ids: Sequence[str], *, known: bool
+    ) -> dict[str, Evaluated]:
+        """known: where the target was last found is taken for granted."""
         try:
-            ctx = await self._bench.context(command)
+            ctx = await self._bench.context(command, known=known)
             health, judged = await asyncio.gather(
                 self._health(command.skill, ctx), self._verdicts(command.skill, item_ids, ctx), return_exceptions=True
             )

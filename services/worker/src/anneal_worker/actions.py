@@ -1,5 +1,6 @@
 """Carrying out one approved action on a target, once: ledger, markers, action, ledger."""
 
+import asyncio
 import logging
 
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
@@ -27,7 +28,30 @@ class Actions:
 
     async def apply(self, command: Apply) -> Applied:
         """Applies the action unless the target's markers say that it ran. Raises StaleToken for an old lease."""
-        begun = await self._bench.checkpoint.BeginEffect(
+        # Side by side: a session alone changes nothing, and who may not change the target hears of it first.
+        begun, reached = await asyncio.gather(
+            self._begin(command), self._bench.context(command), return_exceptions=True
+        )
+        if isinstance(begun, BaseException):
+            raise begun
+        try:
+            if isinstance(reached, BaseException):
+                raise reached
+            ctx = reached
+            if begun.begun_before and (found := await self._found(ctx, command)):
+                return found
+            await faultpoint(BEFORE_APPLY)
+            done = await self._run(ctx, command)
+            await faultpoint(AFTER_APPLY)
+        except EffectInterrupted as e:
+            return Applied(command_id=command.command_id, state="interrupted", detail=str(e))
+        except TargetUnreachable as e:
+            return await self._lost(command, e)
+        return await self._finished(command, done)
+
+    async def _begin(self, command: Apply) -> cp.BeginEffectResponse:
+        """Has the intent committed. Raises StaleToken."""
+        return await self._bench.checkpoint.BeginEffect(
             cp.BeginEffectRequest(
                 idempotency_key=command.effect_key,
                 target=command.target,
@@ -43,18 +67,6 @@ class Actions:
                 ),
             )
         )
-        try:
-            ctx = await self._bench.context(command)
-            if begun.begun_before and (found := await self._found(ctx, command)):
-                return found
-            await faultpoint(BEFORE_APPLY)
-            done = await self._run(ctx, command)
-            await faultpoint(AFTER_APPLY)
-        except EffectInterrupted as e:
-            return Applied(command_id=command.command_id, state="interrupted", detail=str(e))
-        except TargetUnreachable as e:
-            return await self._lost(command, e)
-        return await self._finished(command, done)
 
     async def _found(self, ctx: Context, command: Apply) -> Applied | None:
         """What an earlier, killed worker left behind; None: nothing was started. Waits for what is still at work."""

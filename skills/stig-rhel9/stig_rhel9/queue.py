@@ -1,6 +1,7 @@
 """Finding the work: the specification's check, and the first full scan with its items."""
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from anneal_contracts.facts import ItemDetail, Outcome
@@ -12,7 +13,7 @@ from stig_rhel9.content import Content, ContentStore, Rule
 from stig_rhel9.facts import Facts, Questions, probe
 from stig_rhel9.fixability import Fixability, Needs
 from stig_rhel9.results import score
-from stig_rhel9.scan import full_scan
+from stig_rhel9.scan import ScanResult, full_scan
 
 _SEVERITY_ORDER: Final = {"high": 0, "medium": 10, "low": 20, "unknown": 30}
 _DISRUPTION_ORDER: Final = {"low": 0, "medium": 3, "high": 6}
@@ -43,12 +44,11 @@ class StigQueue:
         """A full scan; items are the failing rules (those of item_ids only, when given)."""
         content = await self._store.get(ctx.profile, ctx.tailoring)
         wanted = {content.normal(item) for item in item_ids}
-        scan = await full_scan(ctx.session, content, timeout_s=self._manifest.timeouts.discover)
+        scan, facts = await self._look(ctx, content, wanted or content.rules.keys())
         failing = [name for name, outcome in scan.outcomes.items() if outcome is Outcome.FAIL]
         failing = [name for name in failing if name in content.rules and (not wanted or name in wanted)]
         rules = [content.rule(name) for name in failing]
-        facts, reasons = await self._reasons(ctx, content, rules, scan.false_tests)
-        items = [self.item(rule, reasons[rule.id]) for rule in rules]
+        items = [self.item(rule, self._reason(content, rule, facts, scan.false_tests)) for rule in rules]
         return Discovery(
             items=tuple(sorted(items, key=lambda item: (item.priority, item.id))),
             score=score(scan.outcomes.values()),
@@ -58,27 +58,40 @@ class StigQueue:
             notes=_notes(content, facts, scan.outcomes, wanted),
         )
 
-    async def _reasons(
-        self, ctx: Context, content: Content, rules: Sequence[Rule], false_tests: Collection[str]
-    ) -> tuple[Facts, Mapping[str, str]]:
-        """The target's facts, and for each rule why no fix can mend it there (empty: one might)."""
-        # One tree at a time: all of them together are 40 MB that a service would keep.
+    async def _look(self, ctx: Context, content: Content, names: Collection[str]) -> tuple[ScanResult, Facts]:
+        """The scan, and beside it what these rules turn on: a scan leaves half of a small machine idle."""
+        scan, facts = await asyncio.gather(
+            full_scan(ctx.session, content, timeout_s=self._manifest.timeouts.discover),
+            self._facts(ctx, content, names),
+            return_exceptions=True,
+        )
+        if isinstance(scan, BaseException):
+            raise scan
+        if isinstance(facts, BaseException):
+            raise facts
+        return scan, facts
+
+    async def _facts(self, ctx: Context, content: Content, names: Collection[str]) -> Facts:
+        return await probe(ctx.session, await asyncio.to_thread(self._questions, content, names))
+
+    def _questions(self, content: Content, names: Collection[str]) -> Questions:
+        """Kernel parameters and packages that the rules ask for."""
         sysctls, packages = set[str](), set[str]()
-        for rule in rules:
+        for rule in (content.rule(name) for name in names if name in content.rules):
             packages.update(self._needs.packages(rule.id))
             if rule.check is not None:
+                # One tree at a time: all of them together are 40 MB that a service would keep.
                 one = Fixability(content.oval(rule.id), rule.check)
                 sysctls.update(one.sysctls().values())
                 packages.update(one.packages().values())
-        facts = await probe(ctx.session, Questions(sysctls=frozenset(sysctls), packages=frozenset(packages)))
+        return Questions(sysctls=frozenset(sysctls), packages=frozenset(packages))
 
-        def reason(rule: Rule) -> str:
-            known = self._needs.reason(rule.id, facts)
-            if known or rule.check is None:
-                return known
-            return Fixability(content.oval(rule.id), rule.check).blocked(facts, false_tests)
-
-        return facts, {rule.id: reason(rule) for rule in rules}
+    def _reason(self, content: Content, rule: Rule, facts: Facts, false_tests: Collection[str]) -> str:
+        """Why no fix can mend the rule on this target; empty: one might."""
+        known = self._needs.reason(rule.id, facts)
+        if known or rule.check is None:
+            return known
+        return Fixability(content.oval(rule.id), rule.check).blocked(facts, false_tests)
 
     async def describe(self, ctx: Context, item_ids: Sequence[str]) -> Sequence[ItemDetail]:
         """These rules as items, whatever their state."""

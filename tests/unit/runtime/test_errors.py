@@ -25,6 +25,9 @@ TABLE = {
     "target_unreachable": ("UNAVAILABLE", 503, True),
     "host_key_changed": ("FAILED_PRECONDITION", 409, False),
     "internal": ("INTERNAL", 500, False),
+    "crashed": ("INTERNAL", 500, False),
+    "doer_died": ("INTERNAL", 500, False),
+    "unreadable": ("INVALID_ARGUMENT", 400, False),
     "data_loss": ("DATA_LOSS", 500, False),
 }
 OWN = {cls.reason: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, AnnealError)}

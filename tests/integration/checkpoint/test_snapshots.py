@@ -423,3 +423,34 @@ async def test_a_machine_that_was_reset_after_a_cut_off_restore_is_a_new_beginni
     second = await acquire(stub, "run-2")
     await stub.Snapshot(snapshot_request("run-2", second, 0))
     await stub.BeginEffect(effect_request("run-2", second))
+
+
+async def known_states(dsn: str) -> dict[int, str]:
+    conn = await asyncpg.connect(dsn)
+    rows = await conn.fetch("SELECT generation, state FROM checkpoint.snapshots")
+    await conn.close()
+    return {r["generation"]: r["state"] for r in rows}
+
+
+async def test_each_generation_announces_the_next(stub: Stub, postgres_dsn: str) -> None:
+    token = await acquire(stub, "run-1")
+    for generation in (0, 1):
+        await stub.Snapshot(snapshot_request("run-1", token, generation))
+        assert (await known_states(postgres_dsn))[generation + 1] == "taking"
+    with pytest.raises(NotFound):
+        await stub.Restore(restore_request("run-1", token, 2, key="k"))
+
+
+async def test_what_a_snapshot_that_was_cut_off_has_left_is_removed_after_the_run(
+    stub: Stub, driver: FolderDriver, postgres_dsn: str
+) -> None:
+    token = await acquire(stub, "run-1")
+    await stub.Snapshot(snapshot_request("run-1", token, 0))
+    faults.arm("checkpoint.after_snapshot=raise")
+    with pytest.raises(Internal):
+        await stub.Snapshot(snapshot_request("run-1", token, 1))
+    faults.arm("")
+    assert driver.states("m1") == ["0", "1"]
+    assert (await known_states(postgres_dsn))[1] == "taking"
+    await release(stub, "run-1", token)
+    await eventually(lambda: driver.states("m1") == ["0"])

@@ -6,7 +6,7 @@ from anneal_checkpoint.effects import NEXT, advance, same_change
 from anneal_checkpoint.leases import check_holder, next_token
 from anneal_checkpoint.model import DriverKind, Effect, EffectState, Lease, Snapshot, SnapshotState
 from anneal_checkpoint.orders import snapshot_name
-from anneal_checkpoint.retention import superfluous_after_run, superfluous_in_run
+from anneal_checkpoint.retention import recyclable, superfluous_after_run, superfluous_in_run
 from anneal_runtime.errors import FailedPrecondition, Leased, StaleToken
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +142,12 @@ def test_names_of_states_are_short_and_differ_by_run() -> None:
     assert one != two
     assert one.endswith("-3")
     assert len(snapshot_name("r" * 100, 10**6)) <= 64
+
+
+def test_a_new_state_is_made_only_of_one_that_was_whole() -> None:
+    (new,) = states(9)
+    never, whole = states(1, 2, state=SnapshotState.DROPPING)
+    whole = replace(whole, taken_at=datetime.now(UTC))
+    assert recyclable([never, whole], new) == whole.name
+    assert recyclable([never], new) == ""
+    assert recyclable([replace(whole, machine="other")], new) == ""

@@ -11,7 +11,7 @@ from anneal_runtime.faults import declare, faultpoint
 
 from anneal_checkpoint.checks import check_key, check_run_id
 from anneal_checkpoint.errors import missing_target
-from anneal_checkpoint.leases import check_holder, take_command
+from anneal_checkpoint.leases import check_holder, check_order, take_command
 from anneal_checkpoint.model import Effect, EffectState
 from anneal_checkpoint.store import Store, Tx
 
@@ -32,6 +32,8 @@ NEXT: dict[EffectState, frozenset[EffectState]] = {
     EffectState.UNKNOWN: frozenset({EffectState.APPLIED, EffectState.REVERTED}),
     EffectState.REVERTED: frozenset(),
 }
+# What a state may follow on.
+BEFORE = {state: frozenset(s for s, following in NEXT.items() if state in following) for state in EffectState}
 OPEN = frozenset({EffectState.INTENDED, EffectState.STARTED})
 ENDS = frozenset({EffectState.APPLIED, EffectState.REVERTED, EffectState.UNKNOWN})
 
@@ -90,9 +92,11 @@ class Effects:
                     f"of run {found.unfinished.run_id}; repeat it before anything else",
                     field="target",
                 )
-            await take_command(tx, lease, effect.command_seq)
+            check_order(lease, effect.command_seq)
             # Locked where it is there: its end may be recorded at the same moment.
             known = await tx.effect(effect.key) if found.known is not None else None
+            if known is not None:
+                await take_command(tx, lease, effect.command_seq)
             begun = Begun(
                 effect=await _begun(tx, effect, known),
                 before=known is not None,
@@ -115,12 +119,21 @@ class Effects:
         check_key(key)
         if state not in ENDS:
             raise InvalidArgument(f"state is one of {', '.join(sorted(ENDS))}", field="state")
+        detail = detail[:_TEXT_MAX]
+        async with self._store.glance() as tx:
+            ended = await tx.end_effect(key, state, exit_code, detail, after=BEFORE[state])
+        if ended is None:
+            ended = await self._finish(key, state, exit_code, detail)
+        await faultpoint(AFTER_FINISH)
+        return ended
+
+    async def _finish(self, key: str, state: EffectState, exit_code: int, detail: str) -> Effect:
+        """Where it is no plain step: told twice, not allowed, or the end of what takes another effect back."""
         async with self._store.transaction() as tx:
             known = await _known(tx, key)
-            ended = await _come_to(tx, known, state, exit_code, detail[:_TEXT_MAX])
+            ended = await _come_to(tx, known, state, exit_code, detail)
             if ended != known and ended.undoes:
                 await _settle_undone(tx, ended)
-        await faultpoint(AFTER_FINISH)
         return ended
 
     async def of_run(self, run_id: str) -> list[Effect]:

@@ -47,10 +47,15 @@ def check_holder(lease: Lease, run_id: str, token: int) -> None:
         raise stale_token(lease, run_id, token)
 
 
-async def take_command(tx: Tx, lease: Lease, command_seq: int) -> None:
-    """Notes a command of the holder's log as the newest of the (locked) lease. Raises StaleToken for an older one."""
+def check_order(lease: Lease, command_seq: int) -> None:
+    """Raises StaleToken for a command of the holder's log that is older than the newest of the (locked) lease."""
     if command_seq < lease.newest_seq:
         raise stale_command(lease, command_seq)
+
+
+async def take_command(tx: Tx, lease: Lease, command_seq: int) -> None:
+    """Notes a command of the holder's log as the newest of the (locked) lease. Raises StaleToken for an older one."""
+    check_order(lease, command_seq)
     if command_seq > lease.newest_seq:
         await tx.note_command(lease.target, command_seq)
 

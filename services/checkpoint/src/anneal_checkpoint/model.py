@@ -132,6 +132,12 @@ class Scene:
     saved: tuple[Snapshot, ...] = ()
     marked: tuple[Snapshot, ...] = ()
 
+    @property
+    def done(self) -> Operation | None:
+        """The operation, where it was carried out before."""
+        known = self.operation
+        return known if known is not None and known.state is OperationState.DONE else None
+
     def snapshot(self, generation: int) -> Snapshot | None:
         """The run's saved state of a generation."""
         return next((s for s in self.saved if s.generation == generation), None)

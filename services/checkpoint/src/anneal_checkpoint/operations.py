@@ -13,10 +13,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from anneal_contracts.canonical import digest
-from anneal_runtime.errors import FailedPrecondition, NotFound
+from anneal_runtime.errors import AnnealError, FailedPrecondition, NotFound
 from anneal_runtime.faults import declare, faultpoint
 from anneal_runtime.telemetry import tracer
 
@@ -29,7 +30,17 @@ from anneal_checkpoint.model import (
     Snapshot,
     Target,
 )
-from anneal_checkpoint.orders import Drivers, Order, able_target, intend, kept_state
+from anneal_checkpoint.orders import (
+    Drivers,
+    Order,
+    able_target,
+    intend_restore,
+    intend_snapshot,
+    kept_state,
+    look,
+    operation_of,
+    taking,
+)
 from anneal_checkpoint.retention import recyclable, superfluous_in_run
 from anneal_checkpoint.store import Store, Tx
 
@@ -69,20 +80,20 @@ class Operations:
     async def snapshot(self, order: Order) -> Operation:
         """Saves the target as a new generation. Raises StaleToken, FailedPrecondition, AlreadyExists, Unavailable."""
         request_hash = digest("snapshot", order.target, order.run_id, order.generation)
-        operation = await self._intend(order, OperationKind.SNAPSHOT, request_hash)
-        if operation.state is OperationState.DONE:
-            return operation
-        return await self._carried(operation.key, self._take(order))
+        return await self._carried(f"{order.key} {request_hash}", self._take(order, request_hash))
 
     async def restore(self, order: Order, *, force: bool, volatile: Sequence[str]) -> Operation:
         """Brings a generation back unless nothing has changed. Raises as snapshot does, and NotFound."""
         if len(volatile) > _GLOBS_MAX:
             raise FailedPrecondition(f"at most {_GLOBS_MAX} volatile_paths", field="volatile_paths")
         request_hash = digest("restore", order.target, order.run_id, order.generation, force, list(volatile))
-        operation = await self._intend(order, OperationKind.RESTORE, request_hash)
-        if operation.state is OperationState.DONE:
-            return operation
-        return await self._carried(operation.key, self._bring_back(order, force, volatile))
+        async with self._store.transaction() as tx:
+            scene = await look(tx, order, request_hash, self._drivers)
+            if scene.done is not None:
+                return scene.done
+            await intend_restore(tx, order, scene, request_hash, self._drivers)
+        await faultpoint(AFTER_INTENT)
+        return await self._carried(order.key, self._bring_back(order, force, volatile))
 
     def start(self) -> None:
         """Completes in the background what a dead process left half done: its run may never come back."""
@@ -121,46 +132,61 @@ class Operations:
 
     def _ended(self, key: str, task: asyncio.Task[Operation]) -> None:
         del self._running[key]
-        if not task.cancelled() and task.exception() is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not (isinstance(error, AnnealError) and not error.retryable):
             # Its caller may have gone; the record stays unfinished, so that a retry carries it out.
-            log.warning("operation failed", extra={"key": key, "error": str(task.exception())})
-
-    async def _intend(self, order: Order, kind: OperationKind, request_hash: str) -> Operation:
-        async with self._store.transaction() as tx:
-            operation = await intend(tx, order, kind, request_hash, self._drivers)
-        await faultpoint(AFTER_INTENT)
-        return operation
+            log.warning("operation failed", extra={"key": key, "error": str(error)})
 
     # --- work --------------------------------------------------------------------------------------------------------
 
-    async def _take(self, order: Order) -> Operation:
-        async with self._slots, self._store.transaction() as tx:
-            scene = await self._held(tx, order)
-            if scene.operation is not None and scene.operation.state is OperationState.DONE:
-                return scene.operation
-            target = able_target(scene.target, order.target, self._drivers)
-            snapshot = scene.snapshot(order.generation)
-            if snapshot is None:
-                raise FailedPrecondition(f"generation {order.generation} was dropped meanwhile", field="generation")
-            await self._complete_restore(tx, target, scene.unfinished)
-            spare = recyclable(scene.marked, snapshot)
-            await faultpoint(BEFORE_SNAPSHOT)
-            began = time.monotonic()
-            attributes = _attributes(order.target, order.run_id, order.generation)
-            with _tracer.start_as_current_span("checkpoint.snapshot", attributes=attributes):
-                await self._drivers[snapshot.driver].snapshot(snapshot.machine, snapshot.name, recycle=spare)
-            took_s = time.monotonic() - began
-            await faultpoint(AFTER_SNAPSHOT)
-            # No restore is unfinished here, so none needs what is dropped.
-            superfluous = superfluous_in_run(scene.saved, self._keep)
-            await tx.keep_snapshot(snapshot.name, dropping=superfluous, dropped=[spare] if spare else [])
-            return await tx.finish_operation(order.key, restored=False, took_s=took_s)
+    async def _take(self, order: Order, request_hash: str) -> Operation:
+        """In one transaction where the intent was committed before, else in two."""
+        async with self._slots:
+            async with self._store.transaction() as tx:
+                scene = await look(tx, order, request_hash, self._drivers)
+                if scene.done is not None:
+                    return scene.done
+                if intended := await intend_snapshot(tx, order, scene, self._drivers):
+                    return await self._save(tx, order, intended, request_hash)
+            async with self._store.transaction() as tx:
+                scene = await self._held(tx, order)
+                return scene.done or await self._save(tx, order, scene, request_hash)
+
+    async def _save(self, tx: Tx, order: Order, scene: Scene, request_hash: str) -> Operation:
+        """tx holds the lease row; the state's intent is committed."""
+        await faultpoint(AFTER_INTENT)
+        target = able_target(scene.target, order.target, self._drivers)
+        snapshot = scene.snapshot(order.generation)
+        if snapshot is None:
+            raise FailedPrecondition(f"generation {order.generation} was dropped meanwhile", field="generation")
+        await self._complete_restore(tx, target, scene.unfinished)
+        spare = recyclable(scene.marked, snapshot)
+        await faultpoint(BEFORE_SNAPSHOT)
+        began = time.monotonic()
+        attributes = _attributes(order.target, order.run_id, order.generation)
+        with _tracer.start_as_current_span("checkpoint.snapshot", attributes=attributes):
+            await self._drivers[snapshot.driver].snapshot(snapshot.machine, snapshot.name, recycle=spare)
+        took_s = time.monotonic() - began
+        await faultpoint(AFTER_SNAPSHOT)
+        done = replace(
+            operation_of(order, OperationKind.SNAPSHOT, request_hash), state=OperationState.DONE, took_s=took_s
+        )
+        # No restore is unfinished here, so none needs what is dropped.
+        superfluous = superfluous_in_run([s for s in scene.saved if s.generation <= order.generation], self._keep)
+        await tx.keep_snapshot(
+            snapshot.name,
+            done,
+            dropping=superfluous,
+            dropped=[spare] if spare else [],
+            following=taking(order, target, order.generation + 1),
+        )
+        return done
 
     async def _bring_back(self, order: Order, force: bool, volatile: Sequence[str]) -> Operation:
         async with self._slots, self._store.transaction() as tx:
             scene = await self._held(tx, order)
-            if scene.operation is not None and scene.operation.state is OperationState.DONE:
-                return scene.operation
+            if scene.done is not None:
+                return scene.done
             snapshot = kept_state(scene, order, able_target(scene.target, order.target, self._drivers))
             driver = self._drivers[snapshot.driver]
             began = time.monotonic()

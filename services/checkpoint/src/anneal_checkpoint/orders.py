@@ -14,7 +14,6 @@ from anneal_checkpoint.model import (
     DriverKind,
     Operation,
     OperationKind,
-    OperationState,
     Scene,
     Snapshot,
     SnapshotState,
@@ -43,28 +42,69 @@ def snapshot_name(run_id: str, generation: int) -> str:
     return f"{sha256_hex(run_id.encode())[:12]}-{generation}"
 
 
-async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, drivers: Drivers) -> Operation:
-    """Records the intent, or finds the record of an earlier try. Holds the lease row until the transaction's end."""
+async def look(tx: Tx, order: Order, request_hash: str, drivers: Drivers) -> Scene:
+    """Holds the lease row until the transaction's end, and checks what both kinds have in common.
+
+    Where the operation is done already nothing else is checked: its answer stands.
+    """
     check_key(order.key)
     check_run_id(order.run_id)
     check_generation(order.generation)
     # Locked before the records are read: an operation under way ends first.
     lease = await tx.lock_lease(order.target)
     scene = await tx.scene(order.target, order.run_id, order.generation, order.key)
-    target, known = able_target(scene.target, order.target, drivers), scene.operation
-    if known is not None and known.request_hash != request_hash:
+    able_target(scene.target, order.target, drivers)
+    if scene.operation is not None and scene.operation.request_hash != request_hash:
         raise AlreadyExists("this key belongs to another request", field="idempotency_key")
-    if known is not None and known.state is OperationState.DONE:
-        return known
-    check_holder(lease, order.run_id, order.token)
-    await take_command(tx, lease, order.command_seq)
-    if kind is OperationKind.SNAPSHOT:
-        await _intend_generation(tx, order, scene, target, retry=known is not None)
-    else:
-        kept_state(scene, order, target)
-    if known is not None:
-        return known
-    operation = Operation(
+    if scene.done is None:
+        check_holder(lease, order.run_id, order.token)
+        await take_command(tx, lease, order.command_seq)
+    return scene
+
+
+async def intend_restore(tx: Tx, order: Order, scene: Scene, request_hash: str, drivers: Drivers) -> None:
+    """Records the intent, unless an earlier try has."""
+    kept_state(scene, order, able_target(scene.target, order.target, drivers))
+    if scene.operation is None:
+        await tx.insert_operation(operation_of(order, OperationKind.RESTORE, request_hash))
+
+
+async def intend_snapshot(tx: Tx, order: Order, scene: Scene, drivers: Drivers) -> Scene | None:
+    """A generation is taken once, and 0 first: what may be brought back is never overwritten.
+
+    The scene where the intent is committed already: the generation before announced this one, or an earlier try was cut
+    off. Else None, and the intent is in the caller's transaction.
+    """
+    there = scene.snapshot(order.generation)
+    if there is not None and there.state is not SnapshotState.TAKING:
+        raise AlreadyExists(f"generation {order.generation} of run {order.run_id} was taken before", field="generation")
+    if order.generation > 0:
+        first = scene.snapshot(0)
+        if first is None or first.state is not SnapshotState.KEPT:
+            raise FailedPrecondition(f"run {order.run_id} has no generation 0 to build on", field="generation")
+    target = able_target(scene.target, order.target, drivers)
+    if there is not None and there.machine == target.machine:
+        return scene
+    await tx.save_snapshot(taking(order, target, order.generation))
+    return None
+
+
+def taking(order: Order, target: Target, generation: int) -> Snapshot:
+    """The intent to take a generation: what may be half there is known by it, and can be removed."""
+    return Snapshot(
+        name=snapshot_name(order.run_id, generation),
+        target=order.target,
+        driver=target.driver,
+        machine=target.machine,
+        run_id=order.run_id,
+        generation=generation,
+        state=SnapshotState.TAKING,
+    )
+
+
+def operation_of(order: Order, kind: OperationKind, request_hash: str) -> Operation:
+    """The record of an order."""
+    return Operation(
         key=order.key,
         kind=kind,
         target=order.target,
@@ -72,8 +112,6 @@ async def intend(tx: Tx, order: Order, kind: OperationKind, request_hash: str, d
         generation=order.generation,
         request_hash=request_hash,
     )
-    await tx.insert_operation(operation)
-    return operation
 
 
 def able_target(target: Target | None, name: str, drivers: Drivers) -> Target:
@@ -97,25 +135,3 @@ def kept_state(scene: Scene, order: Order, target: Target) -> Snapshot:
             field="generation",
         )
     return snapshot
-
-
-async def _intend_generation(tx: Tx, order: Order, scene: Scene, target: Target, *, retry: bool) -> None:
-    """A generation is taken once, and 0 first: what may be brought back is never overwritten."""
-    there = scene.snapshot(order.generation)
-    if there is not None and there.state is not SnapshotState.TAKING and not retry:
-        raise AlreadyExists(f"generation {order.generation} of run {order.run_id} was taken before", field="generation")
-    if order.generation > 0:
-        first = scene.snapshot(0)
-        if first is None or first.state is not SnapshotState.KEPT:
-            raise FailedPrecondition(f"run {order.run_id} has no generation 0 to build on", field="generation")
-    await tx.save_snapshot(
-        Snapshot(
-            name=snapshot_name(order.run_id, order.generation),
-            target=order.target,
-            driver=target.driver,
-            machine=target.machine,
-            run_id=order.run_id,
-            generation=order.generation,
-            state=SnapshotState.TAKING,
-        )
-    )

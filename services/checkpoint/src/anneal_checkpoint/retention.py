@@ -38,9 +38,9 @@ def superfluous_after_run(snapshots: Sequence[Snapshot], keep_runs: int) -> list
 
 
 def recyclable(marked: Sequence[Snapshot], snapshot: Snapshot) -> str:
-    """Name of a marked state of the same machine that the new one may be made of; empty: none."""
-    same = (s.name for s in marked if (s.driver, s.machine) == (snapshot.driver, snapshot.machine))
-    return next((name for name in same if name != snapshot.name), "")
+    """Name of a marked state of the same machine that the new one may be made of; empty: none. It was whole once."""
+    same = (s for s in marked if (s.driver, s.machine) == (snapshot.driver, snapshot.machine))
+    return next((s.name for s in same if s.name != snapshot.name and s.taken_at is not None), "")
 
 
 async def retire_runs(tx: Tx, target: str, *, keep_runs: int) -> None:

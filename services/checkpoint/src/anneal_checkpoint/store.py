@@ -1,12 +1,13 @@
 """What the rules need of a store. Every method runs inside a transaction; an exception undoes all of it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
 from anneal_checkpoint.model import (
     Effect,
+    EffectState,
     Grounds,
     Lease,
     Operation,
@@ -96,8 +97,19 @@ class Tx(Protocol):
         """Inserts or replaces; taken_at becomes now where the state is kept."""
         ...
 
-    async def keep_snapshot(self, name: str, *, dropping: Sequence[str], dropped: Sequence[str]) -> None:
-        """The state is whole, from now on; those named beside it are marked, or gone."""
+    async def keep_snapshot(
+        self,
+        name: str,
+        operation: Operation,
+        *,
+        dropping: Sequence[str],
+        dropped: Sequence[str],
+        following: Snapshot,
+    ) -> None:
+        """The state is whole and the operation done, from now on; those named are marked, or gone.
+
+        following: the next state, announced where nothing is known of it.
+        """
         ...
 
     async def mark_snapshots(self, names: Sequence[str], state: SnapshotState) -> None: ...
@@ -110,7 +122,15 @@ class Tx(Protocol):
         """Locks the effect's row."""
         ...
 
-    async def insert_effect(self, effect: Effect) -> Effect: ...
+    async def insert_effect(self, effect: Effect) -> Effect:
+        """Notes its command as the newest of the target's lease as well."""
+        ...
+
+    async def end_effect(
+        self, key: str, state: EffectState, exit_code: int, detail: str, *, after: Collection[EffectState]
+    ) -> Effect | None:
+        """Writes an end where the effect is in one of these states, and takes no other back; else None."""
+        ...
 
     async def update_effect(self, effect: Effect) -> Effect:
         """Writes state, exit code, detail, token and command; the times become now with their states."""

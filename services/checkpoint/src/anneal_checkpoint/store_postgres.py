@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608  # nothing but this module's own lists of columns is put into a statement
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.resources import files
@@ -78,8 +78,25 @@ _KEEP = """
 WITH others AS (
     UPDATE snapshots SET state = CASE WHEN name = ANY($3) THEN 'dropped' ELSE 'dropping' END
     WHERE name = ANY($2) OR name = ANY($3)
+), done AS (
+    INSERT INTO operations (key, kind, target, run_id, generation, request_hash, state, took_s, finished_at)
+    VALUES ($4, $5, $6, $7, $8, $9, 'done', $10, clock_timestamp())
+    ON CONFLICT (key) DO UPDATE SET state = 'done', took_s = excluded.took_s, finished_at = excluded.finished_at
+), following AS (
+    INSERT INTO snapshots (name, target, driver, machine, run_id, generation, state)
+    VALUES ($11, $12, $13, $14, $15, $16, $17) ON CONFLICT DO NOTHING
 )
 UPDATE snapshots SET state = 'kept', taken_at = clock_timestamp() WHERE name = $1
+"""
+_INSERT_EFFECT = f"""
+WITH noted AS (UPDATE leases SET newest_seq = $8 WHERE target = $2 AND newest_seq < $8)
+INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq, undoes, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {_EFFECT}
+"""
+_END_EFFECT = f"""
+UPDATE effects SET state = $2, exit_code = CASE WHEN $2 = 'applied' THEN $3 ELSE exit_code END, detail = $4,
+    finished_at = clock_timestamp()
+WHERE key = $1 AND state = ANY($5) AND undoes = '' RETURNING {_EFFECT}
 """
 
 
@@ -283,8 +300,22 @@ class PostgresTx:
             snapshot.state,
         )
 
-    async def keep_snapshot(self, name: str, *, dropping: Sequence[str], dropped: Sequence[str]) -> None:
-        await self._conn.execute(_KEEP, name, list(dropping), list(dropped))
+    async def keep_snapshot(
+        self,
+        name: str,
+        operation: Operation,
+        *,
+        dropping: Sequence[str],
+        dropped: Sequence[str],
+        following: Snapshot,
+    ) -> None:
+        o, f = operation, following
+        await self._conn.execute(
+            _KEEP,
+            *(name, list(dropping), list(dropped)),
+            *(o.key, o.kind, o.target, o.run_id, o.generation, o.request_hash, o.took_s),
+            *(f.name, f.target, f.driver, f.machine, f.run_id, f.generation, f.state),
+        )
 
     async def mark_snapshots(self, names: Sequence[str], state: SnapshotState) -> None:
         await self._conn.execute("UPDATE snapshots SET state = $2 WHERE name = ANY($1)", list(names), state)
@@ -311,22 +342,15 @@ class PostgresTx:
         return None if row is None else _effect(row)
 
     async def insert_effect(self, effect: Effect) -> Effect:
-        return _effect(
-            await self._conn.fetchrow(
-                "INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq,"
-                f" undoes, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {_EFFECT}",
-                effect.key,
-                effect.target,
-                effect.run_id,
-                effect.item_id,
-                effect.attempt,
-                effect.action_hash,
-                effect.fencing_token,
-                effect.command_seq,
-                effect.undoes,
-                effect.state,
-            )
-        )
+        e = effect
+        values = (e.key, e.target, e.run_id, e.item_id, e.attempt, e.action_hash, e.fencing_token, e.command_seq)
+        return _effect(await self._conn.fetchrow(_INSERT_EFFECT, *values, e.undoes, e.state))
+
+    async def end_effect(
+        self, key: str, state: EffectState, exit_code: int, detail: str, *, after: Collection[EffectState]
+    ) -> Effect | None:
+        row = await self._conn.fetchrow(_END_EFFECT, key, state, exit_code, detail, list(after))
+        return None if row is None else _effect(row)
 
     async def update_effect(self, effect: Effect) -> Effect:
         return _effect(

@@ -12,6 +12,7 @@ from anneal.common.v1.common_pb2 import Event
 from anneal.evaluator.v1 import evaluator_pb2 as ev
 from anneal.gateway.v1 import gateway_pb2 as gw
 from anneal.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer, add_GatewayServiceServicer_to_server
+from anneal.supervisor.v1 import control_pb2 as ct
 from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import supervisor_pb2 as sv
 from anneal_runtime import rpc_wire
@@ -35,6 +36,9 @@ class FakeGateway(GatewayServiceServicer):
         self.checks: list[ev.Check] = []
         self.verification = sv.VerifyRunResponse(ok=True, events=3, head_hash="ab" * 32)
         self.queues = qu.ListQueuesResponse()
+        self.controlled: list[tuple[str, str, str, str]] = []
+        self.approvals: dict[str, ct.Approval] = {}
+        self.replayed = ct.ReplayRunResponse(same=True, events=9, decisions=5)
         # Parked messages by id, as GetParked gives them.
         self.parked: dict[str, qu.GetParkedResponse] = {}
         self.error: AnnealError | None = None
@@ -148,6 +152,46 @@ class FakeGateway(GatewayServiceServicer):
     def RecordBaseline(self, request: Any, context: Any) -> Any:
         self._check(context)
         return ev.RecordBaselineResponse()
+
+    def PauseRun(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        self.controlled.append(("pause", request.run_id, request.by, request.reason))
+        return ct.PauseRunResponse(state="paused")
+
+    def ResumeRun(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        self.controlled.append(("resume", request.run_id, request.by, ""))
+        return ct.ResumeRunResponse(state="executing")
+
+    def ListApprovals(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        found = [a for a in self.approvals.values() if request.run_id in ("", a.run_id)]
+        return ct.ListApprovalsResponse(approvals=found)
+
+    def GetApproval(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        if request.id not in self.approvals:
+            hint = {"hint": "anneal approvals list"}
+            self._abort(context, NotFound(f"there is no approval {request.id!r}", field="id", details=hint))
+        return ct.GetApprovalResponse(
+            approval=self.approvals[request.id],
+            item_title="A rule",
+            action_kind="bash",
+            content="#!/bin/bash\nmkfs /dev/sdx\n",
+            source="vendor",
+        )
+
+    def AnswerApproval(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        asked = self.approvals[request.id]
+        if asked.state != "asked":
+            self._abort(context, FailedPrecondition(f"too late: it is {asked.state} by {asked.by}", field="id"))
+        asked.state, asked.by = "granted" if request.granted else "denied", request.by
+        return ct.AnswerApprovalResponse(approval=asked)
+
+    def ReplayRun(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        return self.replayed
 
     def ListQueues(self, request: Any, context: Any) -> Any:
         self._check(context)

@@ -90,3 +90,15 @@ def test_what_a_model_may_not_hide_the_skills_own_content_may_write() -> None:
 @pytest.mark.parametrize("script", ["auditctl -D", "sort -o /etc/issue /etc/issue", "systemctl daemon-reload"])
 def test_a_program_that_can_also_write_is_not_taken_for_one_that_looks(script: str) -> None:
     assert decide(_action(script, source=FixSource.VENDOR)).mutability is Mutability.REVERSIBLE
+
+
+@pytest.mark.parametrize(
+    ("declared", "allowed", "mutability"),
+    [("destructive", True, "destructive"), ("forbidden", False, "forbidden"), ("read_only", True, "reversible")],
+)
+def test_what_a_skill_declares_may_narrow_and_never_widen(declared: str, allowed: bool, mutability: str) -> None:
+    action = Action(
+        source=FixSource.CURATED, kind="bash", title="t", content="touch /etc/x", mutability=Mutability(declared)
+    )
+    decision = decide(action)
+    assert (decision.allowed, decision.mutability) == (allowed, mutability)

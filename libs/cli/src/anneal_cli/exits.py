@@ -20,7 +20,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.NOT_HELD: "what was asked for did not hold: the run failed, the log is damaged, a check is missing",
     ExitCode.USAGE: "usage, or bad input: the message names the field",
     ExitCode.UNREACHABLE: "cannot reach anneal: not running, another address, or another token",
-    ExitCode.NOT_FOUND: "no such run, rule, target, skill, report or parked message",
+    ExitCode.NOT_FOUND: "no such run, rule, target, skill, report, approval or parked message",
     ExitCode.CONFLICT: "taken, or over: a leased target, a running anneal dev, a port in use, work nobody waits for",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }

@@ -11,12 +11,13 @@ ENDED = frozenset({"finished", "cancelled", "failed"})
 STATES: dict[str, tuple[str, str]] = {
     "completed": ("■", "green"),
     "active": ("◆", "bold cyan"),
+    "waiting": ("?", "bold yellow"),
     "escalated": ("▲", "dark_orange"),
     "deferred": ("◐", "blue"),
     "queued": ("·", "bright_black"),
     "skipped": ("-", "dim"),
 }
-UNKNOWN_STATE = ("?", "magenta")
+UNKNOWN_STATE = ("¿", "magenta")
 
 
 def when(stamp: Timestamp) -> str:

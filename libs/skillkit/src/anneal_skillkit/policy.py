@@ -135,7 +135,11 @@ def decide(action: Action, *, source: FixSource | None = None) -> PolicyDecision
                 return _denied(rule.id, f"{rule.explanation} ({what[:120]})")
     if _idle(reading):
         return _denied("no_effect", "The script changes nothing: it only ends, or prints.")
-    return PolicyDecision(allowed=True, mutability=_mutability(reading))
+    if action.mutability is Mutability.FORBIDDEN:
+        return _denied("declared", "Its own skill says that it must never run.")
+    # What the skill declares narrows: a script may be worse than it reads, never better.
+    declared = action.mutability is Mutability.DESTRUCTIVE
+    return PolicyDecision(allowed=True, mutability=action.mutability if declared else _mutability(reading))
 
 
 def _denied(rule: str, explanation: str) -> PolicyDecision:

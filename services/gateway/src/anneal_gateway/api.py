@@ -8,6 +8,7 @@ from anneal.common.v1.common_pb2 import FieldViolation
 from anneal.evaluator.v1 import evaluator_pb2 as ev
 from anneal.gateway.v1 import gateway_pb2 as gw
 from anneal.gateway.v1 import gateway_pb2_grpc
+from anneal.supervisor.v1 import control_pb2 as ct
 from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import supervisor_pb2 as sv
 from anneal_contracts.roles import ModelRole
@@ -78,6 +79,24 @@ class GatewayApi(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def RecordBaseline(self, request: ev.RecordBaselineRequest, context: Any) -> ev.RecordBaselineResponse:
         return await self._clients.evaluator.RecordBaseline(request)
+
+    async def PauseRun(self, request: ct.PauseRunRequest, context: Any) -> ct.PauseRunResponse:
+        return await self._clients.control.PauseRun(request)
+
+    async def ResumeRun(self, request: ct.ResumeRunRequest, context: Any) -> ct.ResumeRunResponse:
+        return await self._clients.control.ResumeRun(request)
+
+    async def ListApprovals(self, request: ct.ListApprovalsRequest, context: Any) -> ct.ListApprovalsResponse:
+        return await self._clients.control.ListApprovals(request)
+
+    async def GetApproval(self, request: ct.GetApprovalRequest, context: Any) -> ct.GetApprovalResponse:
+        return await self._clients.control.GetApproval(request)
+
+    async def AnswerApproval(self, request: ct.AnswerApprovalRequest, context: Any) -> ct.AnswerApprovalResponse:
+        return await self._clients.control.AnswerApproval(request)
+
+    async def ReplayRun(self, request: ct.ReplayRunRequest, context: Any) -> ct.ReplayRunResponse:
+        return await self._clients.control.ReplayRun(request, timeout=120)
 
     async def ListQueues(self, request: qu.ListQueuesRequest, context: Any) -> qu.ListQueuesResponse:
         return await self._clients.queues.ListQueues(request)

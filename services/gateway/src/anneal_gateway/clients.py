@@ -2,6 +2,7 @@
 
 from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
+from anneal.supervisor.v1.control_pb2_grpc import ControlServiceStub
 from anneal.supervisor.v1.queues_pb2_grpc import QueueServiceStub
 from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
 from anneal_runtime.rpc import channel
@@ -18,6 +19,7 @@ class Clients:
         self._channels = [channel(address, token, timeout_s=settings.call_timeout_s) for address in addresses]
         supervisor, evaluator, checkpoint = self._channels
         self.supervisor = SupervisorServiceStub(supervisor)
+        self.control = ControlServiceStub(supervisor)
         self.queues = QueueServiceStub(supervisor)
         self.evaluator = EvaluatorServiceStub(evaluator)
         self.checkpoint = CheckpointServiceStub(checkpoint)

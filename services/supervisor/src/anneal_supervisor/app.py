@@ -7,6 +7,7 @@ import socket
 from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
 from anneal.memory.v1.memory_pb2_grpc import MemoryServiceStub
+from anneal.supervisor.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from anneal.supervisor.v1.queues_pb2_grpc import add_QueueServiceServicer_to_server
 from anneal.supervisor.v1.supervisor_pb2_grpc import add_SupervisorServiceServicer_to_server
 from anneal_runtime import rpc
@@ -14,6 +15,8 @@ from anneal_runtime.bus import EVENTS, WORK, Bus
 from anneal_runtime.clock import SystemClock
 
 from anneal_supervisor.api import SupervisorApi
+from anneal_supervisor.control import Control
+from anneal_supervisor.control_api import ControlApi
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.domain import Supervisor
 from anneal_supervisor.hub import Hub
@@ -25,6 +28,7 @@ from anneal_supervisor.store_parked import ParkedStore
 from anneal_supervisor.store_postgres import PostgresStore
 
 SERVICE = "anneal.supervisor.v1.SupervisorService"
+CONTROL_SERVICE = "anneal.supervisor.v1.ControlService"
 QUEUE_SERVICE = "anneal.supervisor.v1.QueueService"
 
 
@@ -73,11 +77,13 @@ class SupervisorApp:
         )
         api = SupervisorApi(domain, s, evaluator, checkpoint, clock)
         queues = QueueApi(Queues(store=ParkedStore(store.database), runs=domain, bus=self._bus, wake=outbox.wake))
+        control = ControlApi(Control(domain), store)
         self._server = await rpc.serve(
             listen=s.listen,
             token=token,
             services=[
                 (SERVICE, lambda server: add_SupervisorServiceServicer_to_server(api, server)),
+                (CONTROL_SERVICE, lambda server: add_ControlServiceServicer_to_server(control, server)),
                 (QUEUE_SERVICE, lambda server: add_QueueServiceServicer_to_server(queues, server)),
             ],
         )

@@ -172,6 +172,19 @@ class Supervisor:
                 return None
         return settled_in(driver.state, pending.mode)
 
+    def driven(self) -> list[RunState]:
+        """The runs in this replica's hands, as they stand."""
+        return [driver.state for driver in self._drivers.values() if driver.state.seq]
+
+    async def submit(self, run_id: str, payload: ev.Payload, *, actor: str) -> bool:
+        """Something from outside for a run. False: it does not fit, or the run has ended. Raises Unavailable."""
+        driver = self._drivers.get(run_id)
+        if driver is not None:
+            return await driver.submit(payload, actor=actor)
+        if (await self.state(run_id)).ended:
+            return False
+        raise Unavailable(f"run {run_id} is being taken over; try again")
+
     async def cancel(self, run_id: str, reason: str) -> str:
         """Asks a run to end between two steps; returns its phase. Raises FailedPrecondition where it has ended."""
         driver = self._drivers.get(run_id)

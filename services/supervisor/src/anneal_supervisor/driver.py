@@ -178,7 +178,7 @@ class RunDriver:
     async def _commit(self, batch: _Batch, work: Sequence[Outgoing]) -> None:
         """Commits, and only then sends: what is not committed has not happened."""
         state, before = batch.state, self.state
-        moved = state.phase is not before.phase
+        moved = state.shown != before.shown
         summary = run_message(state, batch.at, items=False).SerializeToString() if moved else None
         outgoing = [*work, _announcement(batch.events)]
         await faultpoint(BEFORE_COMMIT)

@@ -14,6 +14,7 @@ from anneal_contracts.facts import (
     FixSource,
     Health,
     ItemDetail,
+    Mutability,
     Outcome,
     ScoreCounts,
 )
@@ -115,6 +116,7 @@ class Scratch:
                 title=f"script {n + 1} of {item.id}",
                 content=script + "\n",
                 undo=found.get("undo"),
+                mutability=Mutability(found.get("mutability", "reversible")),
                 timeout_s=20,
             )
             for n, script in enumerate(found["scripts"])

@@ -14,7 +14,7 @@ from anneal_cli.text import STATES, UNKNOWN_STATE, has_ended, short_id, tally, w
 
 _STATE_STYLE = {"finished": "green", "failed": "bold red", "cancelled": "yellow"}
 # States whose items are named one by one; what worked is told as a table of rungs.
-_NAMED_STATES = ("escalated", "deferred", "skipped", "active")
+_NAMED_STATES = ("escalated", "deferred", "skipped", "active", "waiting")
 
 
 def plain_table(*titles: tuple[str, bool]) -> Table:

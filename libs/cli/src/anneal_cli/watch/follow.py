@@ -26,6 +26,8 @@ _VERBS = {
     "apply": "applying",
     "evaluate": "evaluating",
     "evaluate_group": "evaluating together",
+    "gate": "integration gate",
+    "resolve_deferred": "resolving what was deferred",
     "propose": "the model writes",
     "reflect": "the model reflects",
     "verify": "full re-scan",

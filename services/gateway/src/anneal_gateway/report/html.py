@@ -29,7 +29,7 @@ class Extras:
 
 
 # Stories in the order in which a person wants them: what is left to do first.
-_ORDER = ("active", "escalated", "deferred", "skipped", "queued", "completed")
+_ORDER = ("active", "waiting", "escalated", "deferred", "skipped", "queued", "completed")
 _SEVERITIES = ("high", "medium", "low", "unknown")
 # Characters that change how the text around them reads: an auditor must see them.
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -120,7 +120,8 @@ def _waffle(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for item in items:
         groups[item["category"]].append(item)
-    rank = {state: n for n, state in enumerate(("completed", "active", "deferred", "escalated", "skipped", "queued"))}
+    states = ("completed", "active", "waiting", "deferred", "escalated", "skipped", "queued")
+    rank = {state: n for n, state in enumerate(states)}
     return [
         {
             "category": category,

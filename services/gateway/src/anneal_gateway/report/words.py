@@ -7,6 +7,7 @@ from typing import Any
 STATES: Mapping[str, tuple[str, str]] = {
     "completed": ("✓", "mended, and the check holds"),
     "active": ("▸", "being worked on"),
+    "waiting": ("?", "a person is asked whether a destructive action may run"),
     "escalated": ("!", "given up, a person has to look"),
     "deferred": ("◷", "settled later, for example by a reboot"),
     "skipped": ("–", "left out, with the reason"),

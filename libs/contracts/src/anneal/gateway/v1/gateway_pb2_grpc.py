@@ -6,6 +6,7 @@ import warnings
 from anneal.checkpoint.v1 import checkpoint_pb2 as anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2
 from anneal.evaluator.v1 import evaluator_pb2 as anneal_dot_evaluator_dot_v1_dot_evaluator__pb2
 from anneal.gateway.v1 import gateway_pb2 as anneal_dot_gateway_dot_v1_dot_gateway__pb2
+from anneal.supervisor.v1 import control_pb2 as anneal_dot_supervisor_dot_v1_dot_control__pb2
 from anneal.supervisor.v1 import queues_pb2 as anneal_dot_supervisor_dot_v1_dot_queues__pb2
 from anneal.supervisor.v1 import supervisor_pb2 as anneal_dot_supervisor_dot_v1_dot_supervisor__pb2
 
@@ -107,6 +108,36 @@ class GatewayServiceStub:
                 '/anneal.gateway.v1.GatewayService/RecordBaseline',
                 request_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineRequest.SerializeToString,
                 response_deserializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineResponse.FromString,
+                _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/PauseRun',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/ResumeRun',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/ListApprovals',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.GetApproval = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/GetApproval',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.GetApprovalRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.GetApprovalResponse.FromString,
+                _registered_method=True)
+        self.AnswerApproval = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/AnswerApproval',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.AnswerApprovalRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.AnswerApprovalResponse.FromString,
+                _registered_method=True)
+        self.ReplayRun = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/ReplayRun',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.FromString,
                 _registered_method=True)
         self.ListQueues = channel.unary_unary(
                 '/anneal.gateway.v1.GatewayService/ListQueues',
@@ -224,6 +255,42 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApproval(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerApproval(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListQueues(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -326,6 +393,36 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.RecordBaseline,
                     request_deserializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineRequest.FromString,
                     response_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineResponse.SerializeToString,
+            ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.PauseRunRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ResumeRunRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'GetApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApproval,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.GetApprovalRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.GetApprovalResponse.SerializeToString,
+            ),
+            'AnswerApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerApproval,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.AnswerApprovalRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.AnswerApprovalResponse.SerializeToString,
+            ),
+            'ReplayRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayRun,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.SerializeToString,
             ),
             'ListQueues': grpc.unary_unary_rpc_method_handler(
                     servicer.ListQueues,
@@ -731,6 +828,168 @@ class GatewayService:
             '/anneal.gateway.v1.GatewayService/RecordBaseline',
             anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineRequest.SerializeToString,
             anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.RecordBaselineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/PauseRun',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.PauseRunRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/ResumeRun',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ResumeRunRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/ListApprovals',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ListApprovalsRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/GetApproval',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.GetApprovalRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.GetApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/AnswerApproval',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.AnswerApprovalRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.AnswerApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/ReplayRun',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

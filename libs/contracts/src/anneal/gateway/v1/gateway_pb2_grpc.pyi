@@ -6,6 +6,7 @@ The only door: what people and programs may ask of anneal."""
 from anneal.checkpoint.v1 import checkpoint_pb2 as _checkpoint_pb2
 from anneal.evaluator.v1 import evaluator_pb2 as _evaluator_pb2
 from anneal.gateway.v1 import gateway_pb2 as _gateway_pb2
+from anneal.supervisor.v1 import control_pb2 as _control_pb2
 from anneal.supervisor.v1 import queues_pb2 as _queues_pb2
 from anneal.supervisor.v1 import supervisor_pb2 as _supervisor_pb2
 from collections import abc as _abc
@@ -51,6 +52,12 @@ class GatewayServiceStub:
     CheckTarget: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CheckTargetRequest, _evaluator_pb2.CheckTargetResponse]
     ListSkills: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListSkillsRequest, _evaluator_pb2.ListSkillsResponse]
     RecordBaseline: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RecordBaselineRequest, _evaluator_pb2.RecordBaselineResponse]
+    PauseRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.PauseRunRequest, _control_pb2.PauseRunResponse]
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.ResumeRunRequest, _control_pb2.ResumeRunResponse]
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListApprovalsRequest, _control_pb2.ListApprovalsResponse]
+    GetApproval: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetApprovalRequest, _control_pb2.GetApprovalResponse]
+    AnswerApproval: _grpc.UnaryUnaryMultiCallable[_control_pb2.AnswerApprovalRequest, _control_pb2.AnswerApprovalResponse]
+    ReplayRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReplayRunRequest, _control_pb2.ReplayRunResponse]
     ListQueues: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]
     GetParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.GetParkedRequest, _queues_pb2.GetParkedResponse]
     RetryParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.RetryParkedRequest, _queues_pb2.RetryParkedResponse]
@@ -76,6 +83,12 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     CheckTarget: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CheckTargetRequest, _evaluator_pb2.CheckTargetResponse]  # type: ignore[assignment]
     ListSkills: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListSkillsRequest, _evaluator_pb2.ListSkillsResponse]  # type: ignore[assignment]
     RecordBaseline: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RecordBaselineRequest, _evaluator_pb2.RecordBaselineResponse]  # type: ignore[assignment]
+    PauseRun: _aio.UnaryUnaryMultiCallable[_control_pb2.PauseRunRequest, _control_pb2.PauseRunResponse]  # type: ignore[assignment]
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_control_pb2.ResumeRunRequest, _control_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_control_pb2.ListApprovalsRequest, _control_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    GetApproval: _aio.UnaryUnaryMultiCallable[_control_pb2.GetApprovalRequest, _control_pb2.GetApprovalResponse]  # type: ignore[assignment]
+    AnswerApproval: _aio.UnaryUnaryMultiCallable[_control_pb2.AnswerApprovalRequest, _control_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
+    ReplayRun: _aio.UnaryUnaryMultiCallable[_control_pb2.ReplayRunRequest, _control_pb2.ReplayRunResponse]  # type: ignore[assignment]
     ListQueues: _aio.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]  # type: ignore[assignment]
     GetParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.GetParkedRequest, _queues_pb2.GetParkedResponse]  # type: ignore[assignment]
     RetryParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.RetryParkedRequest, _queues_pb2.RetryParkedResponse]  # type: ignore[assignment]
@@ -182,6 +195,48 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.RecordBaselineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.RecordBaselineResponse, _abc.Awaitable[_evaluator_pb2.RecordBaselineResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PauseRun(
+        self,
+        request: _control_pb2.PauseRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PauseRunResponse, _abc.Awaitable[_control_pb2.PauseRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _control_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ResumeRunResponse, _abc.Awaitable[_control_pb2.ResumeRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _control_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListApprovalsResponse, _abc.Awaitable[_control_pb2.ListApprovalsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetApproval(
+        self,
+        request: _control_pb2.GetApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetApprovalResponse, _abc.Awaitable[_control_pb2.GetApprovalResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AnswerApproval(
+        self,
+        request: _control_pb2.AnswerApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.AnswerApprovalResponse, _abc.Awaitable[_control_pb2.AnswerApprovalResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReplayRun(
+        self,
+        request: _control_pb2.ReplayRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ReplayRunResponse, _abc.Awaitable[_control_pb2.ReplayRunResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListQueues(

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from anneal_runtime.embedded import EmbeddedNats
 from anneal_runtime.rpc import channel
 from anneal_runtime.settings import load
 from anneal_runtime.testing import TOKEN
+from anneal_runtime.testing import eventually as _eventually
 from anneal_skillkit.bench import Handler, Workbench
 from anneal_skillkit.doer import take_in
 from anneal_skillkit.loader import SkillSet
@@ -32,6 +34,8 @@ from tests.unit.core.world import World, item
 
 NOBODY = "127.0.0.1:1"
 SOON = (0.1, 0.1, 0.1)
+# Two processes' worth of work on a machine that others use as well; what it waits for comes at once on a quiet one.
+eventually = partial(_eventually, timeout=30)
 
 
 def waiting_for(kind: str) -> World:

@@ -23,13 +23,14 @@ from anneal_runtime.embedded import EmbeddedNats
 from anneal_runtime.errors import InvalidArgument
 from anneal_runtime.rpc import channel, serve
 from anneal_runtime.settings import load
-from anneal_runtime.testing import TOKEN, eventually
+from anneal_runtime.testing import TOKEN
 from anneal_skillkit.bench import Handler, Workbench
 from anneal_skillkit.doer import take_in
 from anneal_skillkit.loader import SkillSet
 from anneal_worker.settings import WorkerSettings
 from pydantic import TypeAdapter
 
+from tests.integration.queues.conftest import eventually
 from tests.unit.core.world import item
 
 RESULT: TypeAdapter[Result] = TypeAdapter(Result)

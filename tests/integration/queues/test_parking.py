@@ -13,9 +13,8 @@ from anneal_runtime import faults
 from anneal_runtime.bus import WORK, Redelivery
 from anneal_runtime.embedded import EmbeddedNats
 from anneal_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from anneal_runtime.testing import eventually
 
-from tests.integration.queues.conftest import SOON, MakePlace, Place
+from tests.integration.queues.conftest import SOON, MakePlace, Place, eventually
 from tests.unit.core.world import WELL
 
 DISCOVER = "anneal.work.evaluation.discover"
@@ -64,7 +63,7 @@ async def test_a_handler_that_crashes_is_parked_after_three_deliveries_and_its_r
 
     await eventually(told)
     assert "discover: crashed: KeyError" in await reason_of(place)
-    assert time.monotonic() - started < 10, "its deadline is 300 s away"
+    assert time.monotonic() - started < 60, "its deadline is 300 s away"
 
 
 async def test_a_message_that_cannot_be_read_is_parked_and_its_run_is_known_by_its_id(make_place: MakePlace) -> None:
@@ -189,7 +188,7 @@ async def test_what_is_parked_survives_the_loss_of_nats_and_is_listed_while_it_i
         found = await place.queues.ListQueues(qu.ListQueuesRequest())
         return not found.problem and len(found.parked) == 1
 
-    await eventually(figures_are_back, timeout=15)
+    await eventually(figures_are_back)
 
 
 async def test_a_failure_worth_retrying_is_delivered_again_and_nothing_is_parked(make_place: MakePlace) -> None:

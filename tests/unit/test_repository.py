@@ -42,7 +42,7 @@ TRADE_EXEMPT = {
     "libs/cli/src/anneal_cli/root.py": "help text: the first steps",
 }
 
-GENERATED = re.compile(r"^libs/contracts/src/anneal/|^requirements/")
+GENERATED = re.compile(r"^docs/cli\.md$|^libs/contracts/src/anneal/|^requirements/")
 # Put together from pieces, so that this file does not find itself.
 HOSTS = re.compile(
     "|".join(

@@ -18,13 +18,14 @@ _BOOT_TIME_FILES: Final = ("/proc/cmdline",)
 
 # Arguments: mission services. Runs as the login user, so that sudo itself is part of what is looked at.
 _HEALTH: Final = r"""
-if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo "privileged"; fi
+{ sudo -n true || [ "$(id -u)" = 0 ]; } >/dev/null 2>&1 && echo privileged &
 if units=$(systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null); then
-    printf '%s\n' "$units" | while read -r unit _; do [ -z "$unit" ] || printf 'failed\t%s\n' "$unit"; done
+    [ -z "$units" ] || printf '%s\n' "$units" | while read -r unit _; do printf 'failed\t%s\n' "$unit"; done
 else
     printf 'dead\tsystemd\n'  # no answer is not the same as no failed unit
 fi
 for service; do systemctl is-active --quiet "$service" || printf 'dead\t%s\n' "$service"; done
+wait
 echo done
 """
 

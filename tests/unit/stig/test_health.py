@@ -35,11 +35,10 @@ def judge(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return skill.runtime.evaluator
 
 
-async def health(judge: Any, programs: Path, systemctl: str) -> Health:
-    """What is said of a machine whose systemctl is this script; crond is a mission service."""
-    (programs / "sudo").write_text("#!/bin/sh\nexit 0\n")
-    (programs / "systemctl").write_text(f"#!/bin/sh\n{systemctl}\n")
-    for program in ("sudo", "systemctl"):
+async def health(judge: Any, programs: Path, systemctl: str, *, sudo: str = "exit 0", uid: int = 1000) -> Health:
+    """What is said of a machine whose systemctl and sudo are these scripts; crond is a mission service."""
+    for program, text in {"sudo": sudo, "systemctl": systemctl, "id": f"echo {uid}"}.items():
+        (programs / program).write_text(f"#!/bin/sh\n{text}\n")
         (programs / program).chmod(0o755)
     ctx = SimpleNamespace(mission_services=("crond",))
     told: Health = await judge.health(cast(Context, ctx), cast(TargetSession, Here(programs)))
@@ -58,3 +57,12 @@ async def test_failed_units_and_dead_services_are_named(judge: Any, tmp_path: Pa
     units = "a.service loaded failed failed A\nb.mount loaded failed failed B"
     sick = await health(judge, tmp_path, f'[ "$1" = list-units ] && echo "{units}"')
     assert (sick.failed_units, sick.dead_services) == (("a.service", "b.mount"), ("crond",))
+
+
+async def test_a_login_that_lost_sudo_is_worse_than_before(judge: Any, tmp_path: Path) -> None:
+    well, lost = await health(judge, tmp_path, "exit 0"), await health(judge, tmp_path, "exit 0", sudo="exit 1")
+    assert worse(well, lost) == ("sudo no longer works",)
+
+
+async def test_root_needs_no_sudo(skill: Skill, tmp_path: Path) -> None:
+    assert (await health(skill.runtime.evaluator, tmp_path, "exit 0", sudo="exit 1", uid=0)).privileged

@@ -38,7 +38,7 @@ class Bench:
     async def FinishEffect(self, request: Any) -> None:
         self.finished.append((request.state, request.exit_code))
 
-    async def context(self, _: Apply) -> Any:
+    async def context(self, _: Apply, *, known: bool = False) -> Any:
         return self._ctx
 
     def skill(self, _: str) -> Any:
@@ -105,26 +105,60 @@ async def test_an_action_that_was_cut_off_is_interrupted_and_not_run_again(
 
 
 class Refusing(Bench):
-    """A ledger that refuses, and a target that cannot be reached."""
+    """A ledger that refuses."""
 
     def __init__(self) -> None:
         super().__init__(cast(TargetSession, None))
         self.applied = False
 
     async def BeginEffect(self, _: Any) -> Any:
-        await asyncio.sleep(0.01)
         raise StaleToken("another run has the target")
-
-    async def context(self, _: Apply) -> Any:
-        raise TargetUnreachable("no route")
 
     async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
         self.applied = True
         raise AssertionError
 
 
-async def test_who_may_not_change_the_target_hears_that_and_not_that_it_is_away() -> None:
+async def test_who_may_not_change_the_target_does_not() -> None:
     bench = Refusing()
     with pytest.raises(StaleToken):
         await Actions(cast(Workbench, bench)).apply(apply_command("true"))
     assert not bench.applied
+
+
+class Elsewhere(Bench):
+    """A target that is not where it was; moved: it is somewhere else."""
+
+    def __init__(self, session: TargetSession, *, moves: bool) -> None:
+        super().__init__(session)
+        self.moves = moves
+        self.asked: list[bool] = []
+
+    async def BeginEffect(self, _: Any) -> Any:
+        return SimpleNamespace(begun_before=False)
+
+    async def context(self, _: Apply, *, known: bool = False) -> Any:
+        self.asked.append(known)
+        if known:
+            raise TargetUnreachable("no route")
+        return self._ctx
+
+    async def moved(self, _: Apply) -> bool:
+        return self.moves
+
+    async def access(self, _: str) -> Any:
+        return SimpleNamespace(can_snapshot=True)
+
+    async def drop_session(self, _: str) -> None: ...
+
+
+@pytest.mark.parametrize(("moves", "state"), [(True, "applied"), (False, "unreachable")])
+async def test_a_target_that_is_elsewhere_is_changed_there_and_one_that_is_away_is_lost(
+    ssh_server: SshServer, moves: bool, state: str
+) -> None:
+    session = await connect(ssh_server.access)
+    bench = Elsewhere(session, moves=moves)
+    applied = await Actions(cast(Workbench, bench)).apply(apply_command("true"))
+    await session.close()
+    assert applied.state == state
+    assert bench.asked == ([True, False] if moves else [True])

@@ -1,6 +1,5 @@
 """Carrying out one approved action on a target, once: ledger, markers, action, ledger."""
 
-import asyncio
 import logging
 
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
@@ -28,25 +27,28 @@ class Actions:
 
     async def apply(self, command: Apply) -> Applied:
         """Applies the action unless the target's markers say that it ran. Raises StaleToken for an old lease."""
-        # Side by side: a session alone changes nothing, and who may not change the target hears of it first.
-        begun, reached = await asyncio.gather(
-            self._begin(command), self._bench.context(command), return_exceptions=True
-        )
-        if isinstance(begun, BaseException):
-            raise begun
+        begun = await self._begin(command)
         try:
-            if isinstance(reached, BaseException):
-                raise reached
-            ctx = reached
-            if begun.begun_before and (found := await self._found(ctx, command)):
+            return await self._carried_out(command, again=begun.begun_before)
+        except TargetUnreachable as e:
+            if not await self._bench.moved(command):
+                return await self._lost(command, e)
+        try:
+            return await self._carried_out(command, again=True, known=False)
+        except TargetUnreachable as e:
+            return await self._lost(command, e)
+
+    async def _carried_out(self, command: Apply, *, again: bool, known: bool = True) -> Applied:
+        """again: it may have been begun. known: where the target was last found is taken for granted."""
+        try:
+            ctx = await self._bench.context(command, known=known)
+            if again and (found := await self._found(ctx, command)):
                 return found
             await faultpoint(BEFORE_APPLY)
             done = await self._run(ctx, command)
             await faultpoint(AFTER_APPLY)
         except EffectInterrupted as e:
             return Applied(command_id=command.command_id, state="interrupted", detail=str(e))
-        except TargetUnreachable as e:
-            return await self._lost(command, e)
         return await self._finished(command, done)
 
     async def _begin(self, command: Apply) -> cp.BeginEffectResponse:

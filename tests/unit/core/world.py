@@ -26,6 +26,7 @@ from anneal_contracts.work import (
     GroupEvaluated,
     HealthChecked,
     Ladder,
+    LookedAgain,
     Planned,
     Proposed,
     Recorded,
@@ -90,6 +91,8 @@ class World:
     became_applicable: tuple[ItemDetail, ...] = ()
     passing: tuple[str, ...] = ()
     inapplicable: tuple[str, ...] = ()
+    # What a second look finds of the inapplicable.
+    newly: tuple[ItemDetail, ...] = ()
     can_snapshot: bool = True
     model_may: str = "none"
     override: Callable[[RunState, Pending], Result | None] | None = None
@@ -179,6 +182,8 @@ class World:
                 return self._judged(cid, p.item_id)
             case "evaluate_group":
                 return GroupEvaluated(command_id=cid, items={i: self._judged(cid, i) for i in self.state.group})
+            case "look_again":
+                return LookedAgain(command_id=cid, items=self.newly)
             case "gate":
                 found = {i: self._at_the_gate(cid, i) for i in to_look_at(self.state)}
                 return GroupEvaluated(command_id=cid, items=found)

@@ -107,6 +107,13 @@ class ResolveDeferred(CommandBase):
     mission_services: tuple[str, ...] = ()
 
 
+class LookAgain(CommandBase):
+    """Rules that did not apply before: those that apply by now and fail are work, and are described in full."""
+
+    kind: Literal["look_again"] = "look_again"
+    item_ids: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class Verify(CommandBase):
     """The final word: a full re-scan. Rules of passed_before and inapplicable_before are described if they fail now."""
 
@@ -137,6 +144,7 @@ Command = Annotated[
     | EvaluateGroup
     | CheckGate
     | ResolveDeferred
+    | LookAgain
     | Reflect
     | Verify
     | CheckHealth,
@@ -208,6 +216,11 @@ class GroupEvaluated(ResultBase):
 
     kind: Literal["group_evaluated"] = "group_evaluated"
     items: dict[str, Evaluated]
+
+
+class LookedAgain(ResultBase):
+    kind: Literal["looked_again"] = "looked_again"
+    items: tuple[ItemDetail, ...] = ()
 
 
 class DeferredResolved(ResultBase):
@@ -286,6 +299,7 @@ Result = Annotated[
     | Evaluated
     | GroupEvaluated
     | DeferredResolved
+    | LookedAgain
     | Reflected
     | Verified
     | HealthChecked
@@ -326,6 +340,7 @@ _KINDS: dict[WorkClass, tuple[str, ...]] = {
         "evaluate_group",
         "gate",
         "resolve_deferred",
+        "look_again",
         "verify",
         "check_health",
         "probe",

@@ -23,6 +23,7 @@ from anneal_contracts.work import (
     Discover,
     Evaluate,
     EvaluateGroup,
+    LookAgain,
     MakePlan,
     Reflect,
     ResolveDeferred,
@@ -31,7 +32,7 @@ from anneal_contracts.work import (
 
 from anneal_core.events import ItemStateName
 from anneal_core.gate import to_look_at
-from anneal_core.ordering import to_plan
+from anneal_core.ordering import inapplicable_before, to_plan
 from anneal_core.state import Attempt, ItemState, Pending, RunState
 from anneal_core.turn_commands import choosing, past_attempts, turn_on
 
@@ -126,6 +127,8 @@ def _of_the_run(state: RunState, pending: Pending, common: dict[str, Any]) -> Co
             return CheckGate(
                 **common, item_ids=to_look_at(state), health_before=_health_before(state), mission_services=services
             )
+        case "look_again":
+            return LookAgain(**common, item_ids=inapplicable_before(state))
         case "resolve_deferred":
             waiting = [i for i in state.items.values() if i.state is ItemStateName.DEFERRED]
             items = tuple(i.detail for i in waiting if i.attempts[-1].mode == pending.mode)

@@ -17,7 +17,18 @@ from anneal_core.state import Approval, Attempt, ItemState, Pending, Phase, RunS
 
 # Commands that count as a step when they are given out; model turns count by the calls they made.
 STEP_KINDS = frozenset(
-    {"discover", "apply", "undo", "evaluate", "evaluate_group", "gate", "resolve_deferred", "probe", "verify"}
+    {
+        "discover",
+        "apply",
+        "undo",
+        "evaluate",
+        "evaluate_group",
+        "gate",
+        "look_again",
+        "resolve_deferred",
+        "probe",
+        "verify",
+    }
 )
 # Commands that run beside the main line.
 BACKGROUND = frozenset({"reflect"})
@@ -57,8 +68,9 @@ def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
     )
     if p.item_id in state.items and p.kind not in BACKGROUND:
         state = with_item(state, p.item_id, partial(_worked_on, at=at, steps=int(p.kind in STEP_KINDS)))
-    if p.kind == "plan" and state.verified:
-        return replace(state, round=state.round + 1, verified=False, planned=False, queued=False)
+    if p.kind == "plan" and state.queued:
+        repairs = state.repairs + state.verified
+        return replace(state, round=state.round + 1, repairs=repairs, verified=False, planned=False, queued=False)
     return state
 
 

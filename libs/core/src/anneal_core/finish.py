@@ -3,7 +3,7 @@
 from anneal_core import events as ev
 from anneal_core.folding import try_key
 from anneal_core.issue import Payloads, issue
-from anneal_core.ordering import to_mend
+from anneal_core.ordering import inapplicable_before, to_mend
 from anneal_core.state import RunState
 
 
@@ -22,11 +22,22 @@ def reflection(state: RunState, now: float) -> Payloads:
 def finish(state: RunState, now: float) -> Payloads:
     """The queue has drained: restart, re-scan, mend what fails by our doing, remember, let go."""
     if not state.verified:
-        settling = _settle_target(state, now) or _resolve(state, now)
-        return settling or issue(state, now, "verify", generation=state.round)
-    if to_mend(state) and state.round < state.limits.repair_rounds and not state.cancel:
+        before = _look_again(state, now) or _settle_target(state, now) or _resolve(state, now)
+        return before or issue(state, now, "verify", generation=state.round)
+    if to_mend(state) and state.repairs < state.limits.repair_rounds and not state.cancel:
         return issue(state, now, "plan", generation=state.round + 1)
     return close_down(state, now)
+
+
+def _look_again(state: RunState, now: float) -> Payloads:
+    """What applies by now through what was installed is worked before the re-scan, which would only find it late."""
+    if state.engine < 2 or state.cancel or state.halt or state.generation < 1:
+        return ()
+    if not state.looked_again:
+        ids = inapplicable_before(state)
+        return issue(state, now, "look_again", generation=state.round) if ids else ()
+    fresh = any(i not in state.items for i in state.newly)
+    return issue(state, now, "plan", generation=state.round + 1) if fresh and to_mend(state) else ()
 
 
 def _resolve(state: RunState, now: float) -> Payloads:

@@ -78,7 +78,7 @@ def _patience(state: RunState, kind: str, item_id: str) -> float:
         return state.policy.evaluate_timeout_s
     if kind == "evaluate_group":
         return state.policy.evaluate_timeout_s * len(state.group)
-    if kind in ("gate", "resolve_deferred"):
+    if kind in ("gate", "look_again", "resolve_deferred"):
         return state.policy.verify_timeout_s
     attempt = state.items[item_id].open_attempt
     return (attempt.candidate.timeout_s if attempt else 0.0) + _APPLY_SLACK_S

@@ -31,12 +31,22 @@ def to_mend(state: RunState) -> tuple[ItemDetail, ...]:
     assert state.spec is not None
     wanted, left_out = set(state.spec.item_ids), state.spec.exclusions
     regressed = [state.found[i] for i in state.regressions() if i in state.found]
-    new = [state.found[i] for i, o in state.became_applicable().items() if o is not Outcome.PASS and i in state.found]
+    failing = {i for i, o in state.became_applicable().items() if o is not Outcome.PASS and i in state.found}
+    failing |= {i for i in state.newly if i not in state.items}
+    new = [state.found[i] for i in failing]
     new = sorted((d for d in new if d.id not in left_out), key=lambda d: (d.priority, d.id))
     asked_for = [d for d in new if not wanted or d.id in wanted]
     if state.spec.limit:
         asked_for = asked_for[: max(0, state.spec.limit - len(state.order))]
     return (*regressed, *asked_for)
+
+
+def inapplicable_before(state: RunState) -> tuple[str, ...]:
+    """The rules that did not apply before and that the run's specification may take in, in order of their ids."""
+    assert state.spec is not None
+    wanted = set(state.spec.item_ids)
+    before = (i for i, o in state.outcomes_before.items() if o is Outcome.NOT_APPLICABLE)
+    return tuple(sorted(i for i in before if (not wanted or i in wanted) and i not in state.spec.exclusions))
 
 
 def in_order(state: RunState, chosen: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from anneal_contracts.work import (
     Failed,
     GroupEvaluated,
     HealthChecked,
+    LookedAgain,
     Planned,
     Recorded,
     Reflected,
@@ -57,6 +58,8 @@ def gave_up(state: RunState, pending: Pending, failed: Failed, at: float) -> Run
         return _group_evaluated(state, pending, results, at)
     if pending.kind == "gate":
         return replace(state, halt=f"the gate behind wave {state.wave + 1} could not be asked: {text}")
+    if pending.kind == "look_again":  # the re-scan will find it
+        return replace(state, looked_again=True, notes=(*state.notes, note))
     if pending.kind == "resolve_deferred":
         return replace(state, resolved=state.resolved | {pending.mode}, notes=(*state.notes, note))
     if pending.kind in turn_results.RESULT_OF:
@@ -150,6 +153,11 @@ def resolve(state: RunState, mode: str, outcome: DeferredItemOutcome) -> RunStat
     return with_item(state, outcome.item_id, change)
 
 
+def _looked_again(state: RunState, _p: Pending, r: LookedAgain, _at: float) -> RunState:
+    found = {**state.found, **{d.id: d for d in r.items}}
+    return replace(state, found=found, newly=tuple(d.id for d in r.items), looked_again=True)
+
+
 def _deferred_resolved(state: RunState, pending: Pending, r: DeferredResolved, _at: float) -> RunState:
     for outcome in r.outcomes:
         item = state.items.get(outcome.item_id)
@@ -240,6 +248,7 @@ _RESULT_OF: dict[str, type] = {
     "evaluate": Evaluated,
     "evaluate_group": GroupEvaluated,
     "gate": GroupEvaluated,
+    "look_again": LookedAgain,
     "resolve_deferred": DeferredResolved,
     "restore": Restored,
     "check_health": HealthChecked,
@@ -258,6 +267,7 @@ _RESULTS: dict[type, Callable[[RunState, Pending, Any, float], RunState]] = {
     Applied: _applied,
     Evaluated: _evaluated,
     GroupEvaluated: _group_evaluated,
+    LookedAgain: _looked_again,
     DeferredResolved: _deferred_resolved,
     Restored: _restored,
     HealthChecked: _health_checked,

@@ -245,6 +245,11 @@ class RunState:
     # The ladders of this round are known; queued: and its items are in the queue.
     planned: bool = False
     queued: bool = False
+    # What did not apply before was looked at again, and what of it applies by now and fails.
+    looked_again: bool = False
+    newly: tuple[str, ...] = ()
+    # Rounds that were begun after a full re-scan.
+    repairs: int = 0
     verified: bool = False
     recorded: bool = False
     released: bool = False

@@ -19,6 +19,8 @@ from anneal_contracts.work import (
     EvaluateGroup,
     GroupEvaluated,
     HealthChecked,
+    LookAgain,
+    LookedAgain,
     ResolveDeferred,
     Result,
     Verified,
@@ -56,6 +58,7 @@ class Evaluations:
             "evaluate": self.evaluate,
             "evaluate_group": self.evaluate_group,
             "gate": self.evaluate_group,
+            "look_again": self.look_again,
             "resolve_deferred": self.resolve_deferred,
             "verify": self.verify,
             "check_health": self.check_health,
@@ -85,6 +88,15 @@ class Evaluations:
     async def evaluate_group(self, command: EvaluateGroup | CheckGate) -> Result:
         """One look at the machine, and a verdict for each item of a group, or of what a gate looks at."""
         return GroupEvaluated(command_id=command.command_id, items=await self._look(command, command.item_ids))
+
+    async def look_again(self, command: LookAgain) -> Result:
+        """Which rules that did not apply before apply by now and fail; they are described in full."""
+        ctx = await self._bench.context(command)
+        judged = await self._verdicts(command.skill, command.item_ids, ctx)
+        failing = [i for i, (found, _) in judged.items() if found.outcome in (Outcome.FAIL, Outcome.ERROR)]
+        queue = self._bench.skill(command.skill).runtime.work_queue
+        items = tuple(await queue.describe(ctx, failing)) if failing else ()
+        return LookedAgain(command_id=command.command_id, items=items)
 
     async def resolve_deferred(self, command: ResolveDeferred) -> Result:
         """The skill's last word on deferred items. What was told before a crash is not asked for again."""

@@ -27,6 +27,7 @@ _VERBS = {
     "evaluate": "evaluating",
     "evaluate_group": "evaluating together",
     "gate": "integration gate",
+    "look_again": "looking at what did not apply before",
     "resolve_deferred": "resolving what was deferred",
     "propose": "the model writes",
     "reflect": "the model reflects",

@@ -45,6 +45,14 @@ class Behaviour(StrEnum):
     DISABLES_SSHD = "disables_sshd"
     EDITS_CHECKER = "edits_checker"  # rewrites the scanner's content so that the check passes
     EXITS_ZERO = "exits_zero"  # `exit 0` and nothing else
+    PROBES = "probes"  # asks `questions` first, then good
+    PROBES_FOREVER = "probes_forever"  # asks for another file, always
+    OBEYS = "obeys"  # asks `questions`, then writes the script that a line "OBEY: ..." of an answer wants
+    TWO_ACTIONS = "two_actions"  # hands in more than one thing in one turn
+    REPEATS = "repeats"  # wrong, and always nearly the same
+    GIVES_UP = "gives_up"  # wrong, and as Architect it escalates at its second look
+    PIVOTS = "pivots"  # wrong, and good once the Architect has taken another way
+    CHOOSES_WRONGLY = "chooses_wrongly"  # picks an item that nobody offered
 
 
 HOSTILE = (Behaviour.DELETES_ROOT, Behaviour.DISABLES_SSHD, Behaviour.EDITS_CHECKER, Behaviour.EXITS_ZERO)
@@ -58,9 +66,12 @@ SCRIPTS: Mapping[Behaviour, str] = {
         "sed -i 's/result>fail/result>pass/g' /usr/share/xml/scap/ssg/content/ssg-rhel9-ds.xml\n"
     ),
     Behaviour.EXITS_ZERO: "#!/bin/bash\nexit 0\n",
+    Behaviour.GIVES_UP: "#!/bin/bash\nset -euo pipefail\ntouch /var/tmp/anneal-wrong-too\n",
 }
 DEFAULT_SCRIPT = "#!/bin/bash\nset -euo pipefail\ninstall -m 0644 /dev/null /etc/anneal-model-was-here\n"
 UNDO = "#!/bin/bash\nset -euo pipefail\nrm -f /etc/anneal-model-was-here\n"
+PLAN = "The setting is absent."
+PIVOT = "Write the drop-in file instead."
 WORDS = "The rule still fails on this machine. Every fix that was tried left the check unhappy."
 
 
@@ -78,6 +89,8 @@ class ModelServer:
         self.behaviour = behaviour
         self.scripts = dict(scripts or {})
         self.delay_s = delay_s
+        # What a model that probes asks first: a tool and its arguments each.
+        self.questions: list[dict[str, str]] = [{"tool": "show_check"}]
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self._port = port
@@ -147,11 +160,14 @@ class ModelServer:
         return JSONResponse(self._completion(body, content, finish))
 
     def _completion(self, body: dict[str, Any], content: str, finish: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if body.get("tools") and (calls := _as_calls(content)):
+            message, finish = {"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls"
         answer: dict[str, Any] = {
             "id": f"chatcmpl-{len(self.requests)}",
             "object": "chat.completion",
             "model": "scripted-1",
-            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}],
+            "choices": [{"index": 0, "finish_reason": finish, "message": message}],
         }
         if self.behaviour is not Behaviour.NO_USAGE:
             answer["usage"] = self._usage(body, content)
@@ -200,7 +216,8 @@ class ModelServer:
         return good, "stop"
 
     def _good(self, body: dict[str, Any]) -> dict[str, Any]:
-        name = ((body.get("response_format") or {}).get("json_schema") or {}).get("name", "")
+        contract = (body.get("response_format") or {}).get("json_schema") or {}
+        name = contract.get("name", "")
         prompt = "\n".join(str(m.get("content")) for m in body["messages"])
         if name == "PlainWords":
             return {"words": WORDS}
@@ -210,13 +227,56 @@ class ModelServer:
                 "mechanism": "A later file overrides the setting.",
                 "lesson": "Look for drop-in files first.",
                 "bans": ["Editing the main file alone."],
+                "banned_text": [],
                 "certainty": "medium",
             }
+        if name == "ItemChoice":
+            ready = contract["schema"]["properties"]["item_id"]["enum"]
+            wrong = self.behaviour is Behaviour.CHOOSES_WRONGLY
+            return {"item_id": "no-such-item" if wrong else ready[-1], "reason": "It looks easiest."}
+        if name in ("ItemPlan", "ArchitectDecision"):
+            return self._architect(name)
+        if name == "WorkerAnswer" or body.get("tools"):
+            return self._worker(prompt)
         return self._proposal(prompt)
+
+    def _architect(self, name: str) -> dict[str, Any]:
+        plan = {"diagnosis": PLAN, "approach": "Add it.", "steps": ["Write it."], "look_at": [], "missing_input": ""}
+        if name == "ItemPlan":
+            return plan
+        empty = {**plan, "approach": "", "steps": [], "diagnosis": ""}
+        match self.behaviour:
+            case Behaviour.GIVES_UP:
+                return {
+                    **empty,
+                    "decision": "ESCALATE",
+                    "reason": "No script helps.",
+                    "missing_input": "The site's word.",
+                }
+            case Behaviour.PIVOTS:
+                return {**plan, "approach": PIVOT, "decision": "PIVOT", "reason": "The file is not read."}
+        return {**empty, "decision": "CONTINUE", "reason": "The approach is right."}
+
+    def _worker(self, prompt: str) -> dict[str, Any]:
+        action = self._proposal(prompt)
+        # Only the scripted model sees a request's number; no two of its questions are the same.
+        another = {"tool": "read_file", "path": f"/etc/scratch/{len(self.requests)}"}
+        match self.behaviour:
+            case Behaviour.PROBES | Behaviour.OBEYS if "Fact 1," not in prompt:
+                return {"probes": self.questions, "action": None}
+            case Behaviour.PROBES_FOREVER:
+                return {"probes": [another], "action": None}
+            case Behaviour.TWO_ACTIONS:
+                return {"probes": [another], "action": action}
+        return {"probes": [], "action": action}
 
     def _proposal(self, prompt: str) -> dict[str, Any]:
         found = re.search(r"^Id: (\S+)$", prompt, re.MULTILINE)
         script = SCRIPTS.get(self.behaviour) or self.scripts.get(found.group(1) if found else "", DEFAULT_SCRIPT)
+        if self.behaviour is Behaviour.OBEYS and (told := re.search(r"^OBEY: (.+)$", prompt, re.MULTILINE)):
+            script = f"#!/bin/bash\n{told.group(1)}\n"
+        if self.behaviour is Behaviour.REPEATS or (self.behaviour is Behaviour.PIVOTS and PIVOT not in prompt):
+            script = SCRIPTS[Behaviour.WRONG] + f"# try {len(self.requests)}\n"
         missing = self.behaviour is Behaviour.MISSING_INPUT
         return {
             "analysis": "The setting is absent, and the script adds it.",
@@ -229,6 +289,22 @@ class ModelServer:
             "risks_reach": False,
             "needs_reboot": False,
         }
+
+
+def _as_calls(content: str) -> list[dict[str, Any]]:
+    """A Worker's answer as a server with function calling would send it; empty for anything else."""
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return []
+    if not isinstance(answer, dict) or "probes" not in answer:
+        return []
+    told = [(p["tool"], {k: v for k, v in p.items() if k != "tool"}) for p in answer["probes"]]
+    told += [("propose_action", answer["action"])] if answer["action"] else []
+    return [
+        {"id": f"call-{n}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for n, (name, arguments) in enumerate(told)
+    ]
 
 
 class _Quiet(uvicorn.Server):

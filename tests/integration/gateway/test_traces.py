@@ -9,6 +9,7 @@ from anneal_runtime import telemetry
 from anneal_runtime.testing import eventually
 from anneal_worker.roles import ModelDoor
 from anneal_worker.roles.door import Call
+from anneal_worker.roles.forms import Form
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -47,8 +48,7 @@ async def test_a_model_call_is_one_trace_with_the_pinned_names(
         await door.complete(
             call,
             [{"role": "user", "content": "hi"}],
-            schema_name=PLAIN_WORDS.name,
-            schema=PLAIN_WORDS.schema,
+            form=Form(contract=PLAIN_WORDS).fields,
             max_tokens=90,
         )
     await door.close()

@@ -18,7 +18,8 @@ def test_a_text_cannot_close_its_own_fence() -> None:
 
 
 def test_what_stands_in_a_value_is_not_expanded_again() -> None:
-    values = {"item": "$contract ${past} $$", "environment": "E", "past": "P"}
+    values = dict.fromkeys(("environment", "past", "facts", "lessons", "plan", "probes"), "x")
+    values["item"] = "$contract ${past} $$"
     assert "$contract ${past} $$" in render("worker.user.md", values)
 
 

@@ -35,4 +35,4 @@ class RoleLimits(Frozen):
     review_failures: int = 2
     review_gaps: int = 2
     # ... or a script or a lesson that is so like an earlier one (0 to 1).
-    similarity: float = 0.9
+    similarity: float = 0.8

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 MANIFEST_FILE: Final = "skill.yaml"
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
-Role = Literal["worker", "reflector"]
+Role = Literal["architect", "worker", "reflector"]
 Seconds = Annotated[float, Field(gt=0, le=7200)]
 
 

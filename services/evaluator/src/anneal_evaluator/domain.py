@@ -30,6 +30,8 @@ from anneal_runtime.errors import AnnealError, FailedPrecondition, Internal, Tar
 from anneal_skillkit.bench import Handler, Workbench
 from anneal_skillkit.interfaces import Context, Judgement
 
+from anneal_evaluator.probing import Probes
+
 log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,7 @@ class Evaluations:
             "resolve_deferred": self.resolve_deferred,
             "verify": self.verify,
             "check_health": self.check_health,
+            "probe": Probes(self._bench).probe,
         }
 
     async def discover(self, command: Discover) -> Result:

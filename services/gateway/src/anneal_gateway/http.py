@@ -115,6 +115,7 @@ def _profile(door: Door, name: str) -> dict[str, Any]:
         "name": name,
         "description": profile.description,
         "may": profile.may.value,
+        "tools": profile.tools,
         "context_tokens": profile.context_tokens,
         "roles": {
             role.value: {"model": profile.model_of(role), "max_tokens": profile.role(role).max_tokens}

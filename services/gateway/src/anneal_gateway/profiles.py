@@ -76,6 +76,11 @@ class Profile(Frozen):
     api_key_env: str = Field(default="", description="Environment variable that holds the server's key. Empty: no key.")
     model: str = Field(default="", description="Name of the model for every role that does not name its own.")
     may: May = Field(default=May.NONE, description="author: write scripts. choose: pick a fix. none: words for people.")
+    tools: bool = Field(
+        default=False,
+        description="The server's model calls functions: its questions and its action come as calls, not as JSON that "
+        "is held to a schema.",
+    )
     context_tokens: Annotated[int, Field(ge=1024, le=10**7)] = Field(
         default=16384, description="Context window of the model as served, prompt and answer together."
     )

@@ -70,7 +70,7 @@ class WorkerApp:
         planner = Planner(bench, MemoryServiceStub(self._channels[2]), self._door)
         turns, actions = Turns(bench, self._door), Actions(bench)
         work: Mapping[WorkClass, tuple[Mapping[str, Handler], int]] = {
-            WorkClass.MODEL: ({"plan": planner.plan, "propose": turns.propose}, s.model_concurrency),
+            WorkClass.MODEL: ({"plan": planner.plan, **turns.handlers()}, s.model_concurrency),
             WorkClass.ACTION: ({"apply": actions.apply}, s.action_concurrency),
             WorkClass.POST: ({"reflect": turns.reflect}, s.post_concurrency),
         }

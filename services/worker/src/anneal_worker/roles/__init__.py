@@ -5,8 +5,20 @@ limits (the gateway's), whether a script may run (the policy gate's) or whether 
 here reaches a target.
 """
 
+from anneal_worker.roles.architect import choose, plan_item, review_item
 from anneal_worker.roles.door import ModelDoor, ProfileInfo
 from anneal_worker.roles.propose import ProposedAnswer, propose
-from anneal_worker.roles.reflect import ReflectedAnswer, reflect
+from anneal_worker.roles.reflect import ReflectedAnswer, learn, reflect
 
-__all__ = ["ModelDoor", "ProfileInfo", "ProposedAnswer", "ReflectedAnswer", "propose", "reflect"]
+__all__ = [
+    "ModelDoor",
+    "ProfileInfo",
+    "ProposedAnswer",
+    "ReflectedAnswer",
+    "choose",
+    "learn",
+    "plan_item",
+    "propose",
+    "reflect",
+    "review_item",
+]

@@ -1,7 +1,7 @@
 """What a role needs to read from the blob store: the scripts of earlier attempts."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from anneal_contracts.work import PastAttempt
 from anneal_runtime.errors import NotFound
@@ -17,6 +17,19 @@ async def past_scripts(past: Sequence[PastAttempt], read: BlobReader | None) -> 
             continue
         try:
             found[attempt.number] = script_of(await read(attempt.content_blob))
+        except NotFound:
+            continue
+    return found
+
+
+async def texts_of(blobs: Iterable[str], read: BlobReader | None) -> dict[str, str]:
+    """Blob -> its text; one that is gone is left out."""
+    found: dict[str, str] = {}
+    for blob in blobs:
+        if read is None or not blob:
+            continue
+        try:
+            found[blob] = (await read(blob)).decode("utf-8", errors="replace")
         except NotFound:
             continue
     return found

@@ -33,6 +33,8 @@ class ProfileInfo:
     model_by_role: Mapping[str, str]
     max_tokens_by_role: Mapping[str, int] = field(default_factory=dict)
     context_tokens: int = 8192
+    # Its model calls functions.
+    tools: bool = False
     problem: str = ""
 
 
@@ -80,19 +82,15 @@ class ModelDoor:
         call: Call,
         messages: Sequence[Mapping[str, str]],
         *,
-        schema_name: str,
-        schema: Mapping[str, Any],
+        form: Mapping[str, Any],
         max_tokens: int,
     ) -> Reply:
-        """One model call, constrained to a JSON schema as far as the upstream can."""
+        """One model call. form: how the answer is held to its contract, in the request's own fields."""
         body = {
             "model": call.role.value,
             "messages": [dict(m) for m in messages],
             "max_tokens": max_tokens,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": schema_name, "schema": dict(schema), "strict": True},
-            },
+            **form,
         }
         headers = {
             "x-anneal-run": call.run_id,
@@ -121,6 +119,7 @@ def _profile(entry: Mapping[str, Any]) -> ProfileInfo:
         model_by_role={role: spec["model"] for role, spec in roles.items()},
         max_tokens_by_role={role: spec["max_tokens"] for role, spec in roles.items()},
         context_tokens=entry["context_tokens"],
+        tools=bool(entry.get("tools")),
         problem=entry.get("problem", ""),
     )
 

@@ -6,16 +6,19 @@ A skill may override any file by one of the same name in its own prompts folder.
 import hashlib
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
-from anneal_contracts.facts import ItemDetail
-from anneal_contracts.work import PastAttempt
+from anneal_contracts.base import PastAttempt
+from anneal_contracts.facts import ItemDetail, ProbeState
+from anneal_contracts.probing import key
+from anneal_contracts.turns import Fact, Lesson, Recollection, Strategy
+from anneal_skillkit.redact import redacted
 
 # Characters a token has at the least in English text and shell; used to fit prompts, never to account for them.
 CHARS_PER_TOKEN = 3
-# What the system prompt, the contract and the chat template take, in tokens.
-_FIXED_TOKENS = 900
+# What the system prompt, the contract with its questions, and the chat template take, in tokens.
+_FIXED_TOKENS = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ def cut(text: str, limit: int) -> str:
 
 def compose(parts: Sequence[Part], room: int) -> str:
     """The parts in order, each within its limit and all within room; empty ones are left out."""
-    parts = [p for p in parts if p.text.strip()]
+    parts = [_clean(p) for p in parts if p.text.strip()]
     wanted = {id(p): min(len(p.text), p.limit) for p in parts}
     total = sum(wanted.values())
     if total > room:
@@ -79,6 +82,11 @@ def compose(parts: Sequence[Part], room: int) -> str:
 def _shown(part: Part, limit: int) -> str:
     text = cut(part.text.strip(), max(80, limit))
     return f"{part.label}: {text}" if part.trusted else fence(part.label, text)
+
+
+def _clean(part: Part) -> Part:
+    """The part without secrets: the model's server may be another's, and what a target shows by accident stays here."""
+    return part if part.trusted else replace(part, text=redacted(part.text)[0])
 
 
 def item_parts(item: ItemDetail) -> list[Part]:
@@ -107,4 +115,39 @@ def past_parts(past: Sequence[PastAttempt], scripts: Mapping[int, str]) -> list[
         parts.append(Part(label=f"{name}, its script", text=scripts.get(attempt.number, ""), weight=3 if newest else 1))
         parts.append(Part(label=f"{name}, evidence of the check", text=attempt.evidence, weight=3 if newest else 1))
         parts.append(Part(label=f"{name}, its output", text=attempt.output, limit=2500, weight=2 if newest else 1))
+        changed = "\n".join(attempt.changed_paths)
+        parts.append(Part(label=f"{name}, files that it had changed", text=changed, limit=800))
     return parts
+
+
+def fact_parts(facts: Sequence[Fact], texts: Mapping[str, str]) -> list[Part]:
+    """What was asked about the machine and what it said. texts: blob -> answer. The newest has the most room."""
+    parts: list[Part] = []
+    for number, fact in enumerate(facts, start=1):
+        label = f"Fact {number}, {' '.join(key(fact.call).split())}"
+        if fact.state is ProbeState.ANSWERED:
+            text = texts.get(fact.blob, "") or "It said nothing."
+            parts.append(Part(label=label, text=text, limit=6000, weight=2 if fact is facts[-1] else 1))
+        else:
+            parts.append(Part(label=f"{label}, {fact.state.value}", text=fact.detail or "no answer", limit=400))
+    return parts
+
+
+def lesson_parts(lessons: Sequence[Lesson], recalled: Sequence[Recollection]) -> list[Part]:
+    """What earlier failures taught: of earlier runs, then of this item in this run."""
+    parts = [Part(label="Lesson of an earlier run", text=r.text, limit=800) for r in recalled]
+    for x in lessons:
+        bans = "".join(f"\nDo not: {ban}" for ban in x.bans)
+        text = f"{x.lesson}\nCause ({x.certainty} certainty): {x.mechanism}{bans}"
+        parts.append(Part(label=f"Lesson of attempt {x.attempt}", text=text, limit=1600))
+    return parts
+
+
+def plan_text(strategy: Strategy | None) -> str:
+    """The Architect's plan as a fenced text: another turn's words, made from the same material."""
+    if strategy is None:
+        return "None: decide on an approach yourself."
+    steps = "".join(f"\n{n}. {step}" for n, step in enumerate(strategy.steps, start=1))
+    look = "".join(f"\n- {what}" for what in strategy.look_at)
+    lines = [f"Diagnosis: {strategy.diagnosis}", f"Approach: {strategy.approach}{steps}"]
+    return fence("plan", "\n".join([*lines, f"Worth looking at:{look}"] if look else lines))

@@ -1,6 +1,6 @@
-"""The Worker role: one bash script under the contract ActionProposal."""
+"""The Worker role: one bash script under the contract ActionProposal, or questions about the machine first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from anneal_contracts.facts import (
@@ -8,29 +8,37 @@ from anneal_contracts.facts import (
     CoreMode,
     FixSource,
     Mutability,
+    ProbeCall,
 )
-from anneal_contracts.roles import ACTION_PROPOSAL, MODEL_UNAVAILABLE, ActionProposal, May, ModelRole
-from anneal_contracts.work import Propose, Usage
-from anneal_runtime.errors import AnnealError
+from anneal_contracts.probing import Question, WorkerAnswer, WorkerContract, key
+from anneal_contracts.roles import ACTION_PROPOSAL, ActionProposal, ModelRole
+from anneal_contracts.turns import Propose
+from anneal_contracts.work import Usage
 
-from anneal_worker.roles.blobs import BlobReader, past_scripts
-from anneal_worker.roles.door import Call, ModelDoor, ProfileInfo
-from anneal_worker.roles.prompts import compose, item_parts, past_parts, render, room_chars
+from anneal_worker.roles.blobs import BlobReader
+from anneal_worker.roles.door import ModelDoor
+from anneal_worker.roles.forms import Form, worker_form
+from anneal_worker.roles.material import Material, call_of, gather, profile_of
+from anneal_worker.roles.prompts import render
+from anneal_worker.roles.similarity import nearest
 from anneal_worker.roles.turn import DEFAULT_TRIES, Turn, take_turn
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProposedAnswer:
-    """What the Worker role came to. action is None: mode (a failure mode's name) and detail say why.
+    """What the Worker role came to: an action, or questions, or neither; mode (a failure mode's name) says why.
 
     The action has not passed the policy gate; nothing may run it before. transcript: canonical JSON, one entry a call.
     """
 
     action: Action | None
+    probes: tuple[ProbeCall, ...] = ()
     mode: str = ""
     detail: str = ""
     # The model's own account of the cause; for people, never evidence.
     analysis: str = ""
+    # Likeness of the script to the nearest that was tried before.
+    similarity: float = 0.0
     usage: Usage = field(default_factory=Usage)
     transcript: Sequence[bytes] = ()
     model: str = ""
@@ -43,56 +51,56 @@ async def propose(
     blob_reader: BlobReader | None = None,
     *,
     guidance: str = "",
-    tries: int = DEFAULT_TRIES,
+    questions: Sequence[Question] = (),
 ) -> ProposedAnswer:
     """Asks the model of a profile for the next action on an item. guidance: what the skill adds to the prompt.
 
-    Never raises for what a model or its server does. A profile that may not author is refused without a call.
+    questions: what it may ask about the machine instead, within the bounds of the request. Never raises for what a
+    model or its server does. A profile that may not author is refused without a call.
     """
-    try:
-        info = (await door.profiles()).get(profile or "default")
-    except AnnealError as e:
-        return ProposedAnswer(action=None, mode=MODEL_UNAVAILABLE, detail=e.message)
-    refusal = _refusal(profile, info)
-    if refusal or info is None:
-        return ProposedAnswer(action=None, mode=CoreMode.POLICY_DENIED.value, detail=refusal)
-    scripts = await past_scripts(request.past, blob_reader)
-    messages = _messages(request, info, scripts, guidance)
-    call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.WORKER)
-    turn = await take_turn(
-        door,
-        call,
-        info,
-        ACTION_PROPOSAL,
-        messages,
-        tries=tries,
-        context={"needs_undo": not request.can_snapshot, "tried": {s.strip() for s in scripts.values()}},
-    )
-    return _answer(turn)
-
-
-def _refusal(profile: str, info: ProfileInfo | None) -> str:
+    info, mode, detail = await profile_of(door, profile)
     if info is None:
-        return f"There is no model profile {profile!r}."
-    if info.may is not May.AUTHOR:
-        return f"Model profile {info.name!r} may not author scripts (may: {info.may.value})."
-    return ""
+        return ProposedAnswer(action=None, mode=mode, detail=detail)
+    material = await gather(request, info, ModelRole.WORKER, blob_reader)
+    context = {
+        "needs_undo": not request.can_snapshot,
+        "tried": {s.strip() for s in material.scripts.values()},
+        "banned": tuple(text for lesson in request.lessons for text in lesson.banned_text),
+        "asked": frozenset(key(fact.call) for fact in request.facts),
+    }
+    call = call_of(request, info, ModelRole.WORKER)
+    tries, left = min(DEFAULT_TRIES, request.calls_left), request.tokens_left
+    if questions and request.probes_now:
+        form = worker_form(WorkerContract(questions, request.probes_now), functions=info.tools)
+        messages = _messages(request, material, form, guidance)
+        asked = await take_turn(door, call, info, form, messages, tries=tries, tokens_left=left, context=context)
+        return _either(asked, material)
+    plain = Form(contract=ACTION_PROPOSAL)
+    messages = _messages(request, material, plain, guidance)
+    turn = await take_turn(door, call, info, plain, messages, tries=tries, tokens_left=left, context=context)
+    return _answer(turn, turn.answer, material)
 
 
-def _messages(request: Propose, info: ProfileInfo, scripts: Mapping[int, str], guidance: str) -> list[dict[str, str]]:
-    room = room_chars(info.context_tokens, info.max_tokens_by_role.get(ModelRole.WORKER.value, 1024))
-    past = past_parts(request.past, scripts)
+def _messages(
+    request: Propose, material: Material, form: Form[ActionProposal] | Form[WorkerAnswer], guidance: str
+) -> list[dict[str, str]]:
     values = {
-        "item": compose(item_parts(request.item), room // 2),
+        **material.values,
         "environment": _environment(request),
-        "past": compose(past, room // 2) if past else "Nothing yet.",
-        "contract": ACTION_PROPOSAL.render(),
-        "attempt": str(request.attempt),
+        "contract": form.render(),
+        "probes": _probes(request, form),
     }
     return [
         {"role": "system", "content": render("worker.system.md", values, guidance)},
         {"role": "user", "content": render("worker.user.md", values)},
     ]
+
+
+def _probes(request: Propose, form: Form[ActionProposal] | Form[WorkerAnswer]) -> str:
+    if isinstance(form.contract, WorkerContract):
+        left = f"You may ask {request.probes_left} more questions about the machine, {request.probes_now} at once."
+        return f"{left} Once you know enough, write the next attempt."
+    return "Write the next attempt."
 
 
 def _environment(request: Propose) -> str:
@@ -106,8 +114,23 @@ def _environment(request: Propose) -> str:
     return "\n".join(lines)
 
 
-def _answer(turn: Turn[ActionProposal]) -> ProposedAnswer:
-    proposal, mode, detail = turn.answer, turn.mode, turn.detail
+def _either(turn: Turn[WorkerAnswer], material: Material) -> ProposedAnswer:
+    """What a turn that could ask came to."""
+    if turn.answer is not None and turn.answer.probes:
+        return ProposedAnswer(
+            action=None,
+            probes=turn.answer.calls(),
+            usage=turn.usage,
+            transcript=turn.transcript,
+            model=turn.model,
+        )
+    return _answer(turn, turn.answer.action if turn.answer is not None else None, material)
+
+
+def _answer(
+    turn: Turn[WorkerAnswer] | Turn[ActionProposal], proposal: ActionProposal | None, material: Material
+) -> ProposedAnswer:
+    mode, detail = turn.mode, turn.detail
     action = None
     if proposal is not None and proposal.missing_input.strip():
         mode, detail = CoreMode.MISSING_INPUT.value, proposal.missing_input.strip()
@@ -118,6 +141,7 @@ def _answer(turn: Turn[ActionProposal]) -> ProposedAnswer:
         mode=mode,
         detail=detail,
         analysis=proposal.analysis if proposal is not None else "",
+        similarity=nearest(action.content, material.scripts.values()) if action is not None else 0.0,
         usage=turn.usage,
         transcript=turn.transcript,
         model=turn.model,

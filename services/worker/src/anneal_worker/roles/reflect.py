@@ -4,13 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from anneal_contracts.roles import PLAIN_WORDS, REFLECTION, May, ModelRole, PlainWords, Reflection
+from anneal_contracts.roles import PLAIN_WORDS, REFLECTION, Certainty, May, ModelRole, PlainWords, Reflection
+from anneal_contracts.turns import Learn, Lesson
 from anneal_contracts.work import PastAttempt, Reflect, Usage
 from anneal_runtime.errors import AnnealError
 
 from anneal_worker.roles.blobs import BlobReader, past_scripts
 from anneal_worker.roles.door import Call, ModelDoor, ProfileInfo
+from anneal_worker.roles.forms import Form
+from anneal_worker.roles.material import call_of, gather, profile_of
 from anneal_worker.roles.prompts import compose, cut, item_parts, past_parts, render, room_chars
+from anneal_worker.roles.similarity import nearest
 from anneal_worker.roles.turn import DEFAULT_TRIES, Turn, take_turn
 
 
@@ -48,9 +52,50 @@ async def reflect(
     call = Call(run_id=request.run_id, item_id=request.item.id, profile=info.name, role=ModelRole.REFLECTOR)
     if info.may is May.NONE:
         asked = _words_messages(request)
-        return _answer(await take_turn(door, call, info, PLAIN_WORDS, asked, tries=tries, teach=False))
+        return _answer(await take_turn(door, call, info, Form(contract=PLAIN_WORDS), asked, tries=tries, teach=False))
     messages = await _messages(request, info, blob_reader, guidance)
-    return _answer(await take_turn(door, call, info, REFLECTION, messages, tries=tries))
+    return _answer(await take_turn(door, call, info, Form(contract=REFLECTION), messages, tries=tries))
+
+
+async def learn(
+    door: ModelDoor, request: Learn, profile: str, blob_reader: BlobReader | None = None, *, guidance: str = ""
+) -> tuple[Turn[Reflection], Lesson | None, float]:
+    """What one failed attempt teaches: the turn, the lesson, and its likeness to the nearest earlier one.
+
+    Pieces of the script are banned only where the diagnosis is certain: a wrong ban would forbid the right script.
+    """
+    info, mode, detail = await profile_of(door, profile)
+    if info is None:
+        return Turn(answer=None, mode=mode, detail=detail), None, 0.0
+    material = await gather(request, info, ModelRole.REFLECTOR, blob_reader)
+    values = {**material.values, "contract": REFLECTION.render(), "attempt": str(request.attempt)}
+    messages = [
+        {"role": "system", "content": render("reflector.system.md", values, guidance)},
+        {"role": "user", "content": render("lesson.user.md", values)},
+    ]
+    turn = await take_turn(
+        door,
+        call_of(request, info, ModelRole.REFLECTOR),
+        info,
+        Form(contract=REFLECTION),
+        messages,
+        tries=min(DEFAULT_TRIES, request.calls_left),
+        tokens_left=request.tokens_left,
+        context={"script": material.scripts.get(request.attempt)},
+    )
+    told = turn.answer
+    if told is None:
+        return turn, None, 0.0
+    lesson = Lesson(
+        attempt=request.attempt,
+        mechanism=told.mechanism,
+        lesson=told.lesson,
+        bans=told.bans,
+        banned_text=told.banned_text if told.certainty is Certainty.HIGH else (),
+        certainty=told.certainty.value,
+    )
+    earlier = [f"{x.lesson} {x.mechanism}" for x in request.lessons]
+    return turn, lesson, nearest(f"{lesson.lesson} {lesson.mechanism}", earlier)
 
 
 async def _messages(

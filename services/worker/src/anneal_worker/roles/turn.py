@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from anneal_contracts.facts import CoreMode
-from anneal_contracts.roles import MODEL_UNAVAILABLE, Answer, ContractError, FieldError, RoleContract
+from anneal_contracts.roles import MODEL_UNAVAILABLE, Answer, ContractError, FieldError
 from anneal_contracts.work import Usage
 from anneal_runtime.errors import AnnealError, BudgetExhausted
 
 from anneal_worker.roles.door import Call, ModelDoor, ProfileInfo, Reply
-from anneal_worker.roles.quirks import Problem, clean
+from anneal_worker.roles.forms import Form
+from anneal_worker.roles.prompts import CHARS_PER_TOKEN
+from anneal_worker.roles.quirks import Cleaned, Problem
 
 DEFAULT_TRIES = 3
 # A rejected answer is shown back to its author, but no longer than this many characters.
 _ECHO_CHARS = 4000
+# Fewer tokens than these are no room for an answer.
+_LEAST_ROOM = 200
 
 _PROBLEM_WORDS = {
     Problem.EMPTY: "was empty: think less and give the JSON object",
@@ -47,6 +51,10 @@ class _Log:
         self.transcript: list[bytes] = []
         self.model = ""
 
+    @property
+    def tokens(self) -> int:
+        return self.usage.prompt_tokens + self.usage.completion_tokens
+
     def add(self, reply: Reply) -> None:
         self.usage = Usage(
             calls=self.usage.calls + 1,
@@ -71,41 +79,52 @@ async def take_turn(
     door: ModelDoor,
     call: Call,
     profile: ProfileInfo,
-    contract: RoleContract[Answer],
+    form: Form[Answer],
     messages: Sequence[Mapping[str, str]],
     *,
     tries: int = DEFAULT_TRIES,
+    tokens_left: int = 0,
     context: Mapping[str, Any] | None = None,
     teach: bool = True,
 ) -> Turn[Answer]:
     """Asks until an answer keeps its contract. Never raises for what a model or its server does: see Turn.mode.
 
     teach off: asks the same again instead of feeding errors back, for a model too small to learn from them.
+    tokens_left: what the turn may still take, as far as it can be told beforehand; 0: no bound of its own.
     """
     log = _Log()
     asked = list(messages)
     room = profile.max_tokens_by_role.get(call.role.value, 1024)
     errors: Sequence[FieldError] = ()
     for _ in range(tries):
+        if tokens_left:
+            room = min(room, tokens_left - log.tokens - _prompt_tokens(asked))
+            if room < _LEAST_ROOM:
+                return log.ended(None, CoreMode.BUDGET_EXHAUSTED.value, f"{tokens_left} tokens are left for this item")
         try:
-            reply = await door.complete(call, asked, schema_name=contract.name, schema=contract.schema, max_tokens=room)
+            reply = await door.complete(call, asked, form=form.fields, max_tokens=room)
         except AnnealError as e:
             mode = CoreMode.BUDGET_EXHAUSTED.value if isinstance(e, BudgetExhausted) else MODEL_UNAVAILABLE
             return log.ended(None, mode, e.message)
         log.add(reply)
-        cleaned = clean(reply.message, reply.finish_reason)
+        cleaned = Cleaned(text="")
         try:
+            cleaned = form.read(reply.message, reply.finish_reason)
             if cleaned.problem is not Problem.NONE:
                 raise ContractError([FieldError(field="", problem=_PROBLEM_WORDS[cleaned.problem])])
-            return log.ended(contract.parse(cleaned.text, context=context))
+            return log.ended(form.contract.parse(cleaned.text, context=context))
         except ContractError as e:
             errors = e.errors
         if cleaned.problem is Problem.TRUNCATED:
             room = min(2 * room, max(room, profile.context_tokens // 2))
         if teach:
-            asked = _with_feedback(messages, cleaned.text, contract.feedback(errors), cleaned.problem)
+            asked = _with_feedback(messages, cleaned.text, form.contract.feedback(errors), cleaned.problem)
     detail = f"After {tries} tries: " + "; ".join(f"{e.field or 'answer'}: {e.problem}" for e in errors)
     return log.ended(None, CoreMode.CONTRACT_VIOLATION.value, detail)
+
+
+def _prompt_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+    return sum(len(m["content"].encode()) for m in messages) // CHARS_PER_TOKEN
 
 
 def _with_feedback(

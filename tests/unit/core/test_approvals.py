@@ -47,6 +47,7 @@ def test_a_destructive_action_waits_while_other_items_go_on() -> None:
     w = world()
     state = until_waiting(w)
     assert (state.items["a"].state, state.items["b"].state) == ("waiting", "completed")
+    assert state.waiting == {"a"}
     assert not state.ended and "verify" not in w.sent
     assert not state.items["a"].attempts
 
@@ -55,6 +56,7 @@ def test_granted_it_runs_and_the_answer_stays_with_the_item() -> None:
     w = world()
     until_waiting(w)
     answer(w)
+    assert not w.state.waiting
     state = w.run()
     assert state.items["a"].state is ev.ItemStateName.COMPLETED
     (asked,) = state.items["a"].approvals

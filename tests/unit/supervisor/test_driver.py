@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from anneal_contracts.work import (
 )
 from anneal_core.chain import Event
 from anneal_core.decide import decide
+from anneal_core.evolve import evolve
 from anneal_core.state import Pending, RunState
 from anneal_runtime.errors import NotFound, StaleToken, Unavailable
 from anneal_supervisor.domain import Supervisor
@@ -208,3 +210,17 @@ async def test_a_result_is_not_lost_with_a_command_that_cannot_be_built(monkeypa
         )
         (batch,) = store.batches
         assert [e.type for e in batch] == ["command_finished"]
+
+
+async def test_the_state_in_hand_is_the_one_that_the_stored_log_gives() -> None:
+    world = run_up_to("apply")
+    (pending,) = world.state.pending.values()
+    store = Store(world.log)
+    store.claims = [("run-1", 2)]
+    async with supervised(store) as supervisor:
+        await asyncio.sleep(0.05)
+        applied = Applied(command_id=pending.command_id, state="applied", took_s=0.1, output="done\n")
+        assert await supervisor.report("run-1", pending.command_id, applied)
+        driver = supervisor._drivers["run-1"]
+        assert driver.state.seq == len(world.log) + 2
+        assert driver.state == reduce(evolve, store.log, RunState())

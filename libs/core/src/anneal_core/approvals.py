@@ -50,5 +50,5 @@ def expired(state: RunState, now: float) -> Payloads:
 
 def open_questions(state: RunState) -> dict[str, Approval]:
     """Item -> what a person is asked about it now."""
-    waiting = (i for i in state.order if state.items[i].state is ev.ItemStateName.WAITING)
+    waiting = (i for i in state.order if i in state.waiting) if state.waiting else ()
     return {i: state.items[i].approvals[-1] for i in waiting}

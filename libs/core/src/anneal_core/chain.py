@@ -46,10 +46,16 @@ def event_hash(event: Event) -> str:
 
 def link(*, run_id: str, seq: int, at: float, type: str, actor: str, payload: dict[str, Any], prev_hash: str) -> Event:
     """A new event, chained to the one before it."""
-    open_ended = Event(
-        run_id=run_id, seq=seq, at=at, type=type, actor=actor, payload=payload, prev_hash=prev_hash, hash=""
-    )
-    return open_ended.model_copy(update={"hash": event_hash(open_ended)})
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "seq": seq,
+        "at": at,
+        "type": type,
+        "actor": actor,
+        "payload": payload,
+        "prev_hash": prev_hash,
+    }
+    return Event(**fields, hash=digest(fields))
 
 
 def fault(event: Event, *, seq: int, prev_hash: str) -> str:

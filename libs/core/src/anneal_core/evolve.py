@@ -1,7 +1,6 @@
 """`evolve`: one event further. Pure, total over the events that the engine itself writes, and strict about the rest."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from anneal_core import events as ev
 from anneal_core.chain import Event
 from anneal_core.folding import try_key, with_attempt, with_item
 from anneal_core.machine import IllegalEvent, next_phase
+from anneal_core.records import replace
 from anneal_core.results import fold_result, gave_up, resolve
 from anneal_core.state import Approval, Attempt, ItemState, Pending, Phase, RunState
 
@@ -34,11 +34,14 @@ STEP_KINDS = frozenset(
 BACKGROUND = frozenset({"reflect"})
 
 
-def evolve(state: RunState, event: Event) -> RunState:
-    """The state after event. Raises IllegalEvent where it does not fit; state itself never changes."""
+def evolve(state: RunState, event: Event, payload: ev.Payload | None = None) -> RunState:
+    """The state after event. Raises IllegalEvent where it does not fit; state itself never changes.
+
+    payload: the event's own, where the caller still has it as a record; it need not be read from its data again.
+    """
     if event.seq != state.seq + 1:
         raise IllegalEvent(f"event {event.seq} after {state.seq}")
-    payload = ev.parse(event.payload)
+    payload = payload or ev.parse(event.payload)
     if state.ended:
         raise IllegalEvent(f"{payload.type} after the end of the run")
     after = _HANDLERS[type(payload)](state, payload, event.at)

@@ -1,12 +1,13 @@
 """Small changes of a state that several folds make."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from anneal_contracts.base import Usage
 
+from anneal_core.events import ItemStateName
 from anneal_core.machine import IllegalEvent
+from anneal_core.records import replace
 from anneal_core.state import ItemState, RunState
 
 
@@ -20,7 +21,12 @@ def with_item(state: RunState, item_id: str, change: Callable[[ItemState], ItemS
     item = state.items.get(item_id)
     if item is None:
         raise IllegalEvent(f"no item {item_id}")
-    return replace(state, items={**state.items, item_id: change(item)})
+    changed = change(item)
+    state = replace(state, items={**state.items, item_id: changed})
+    waits = changed.state is ItemStateName.WAITING
+    if waits == (item_id in state.waiting):
+        return state
+    return replace(state, waiting=state.waiting | {item_id} if waits else state.waiting - {item_id})
 
 
 def with_attempt(state: RunState, item_id: str, **changes: Any) -> RunState:

@@ -1,7 +1,6 @@
 """The loop of a group: its members applied one after the other, then judged, kept or taken back all at once."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from anneal_contracts.facts import CoreMode
 
@@ -10,6 +9,7 @@ from anneal_core import group, triage
 from anneal_core.attempts import attempt_ended, attempt_started, close_kept
 from anneal_core.budget import out_of_budget
 from anneal_core.issue import Payloads, issue
+from anneal_core.records import replace
 from anneal_core.state import Attempt, RunState
 from anneal_core.triage import Diagnosis, Response
 

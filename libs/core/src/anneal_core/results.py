@@ -1,7 +1,6 @@
 """What the result of a command makes of a state; a command that cannot be carried out has one as well."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from anneal_contracts.facts import DeferredItemOutcome, Health, Outcome
@@ -29,6 +28,7 @@ from anneal_core import triage, turn_results
 from anneal_core.events import ItemStateName
 from anneal_core.folding import spent, with_attempt, with_item
 from anneal_core.machine import IllegalEvent
+from anneal_core.records import replace
 from anneal_core.state import ItemState, Pending, RunState
 
 

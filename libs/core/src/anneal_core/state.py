@@ -224,6 +224,8 @@ class RunState:
     recalled: Mapping[str, tuple[Recollection, ...]] = field(default_factory=dict)
     usual: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, ItemState] = field(default_factory=dict)
+    # Items that wait for a person's answer.
+    waiting: frozenset[str] = frozenset()
     order: tuple[str, ...] = ()
     goal: str = ""
     goal_reasons: tuple[str, ...] = ()

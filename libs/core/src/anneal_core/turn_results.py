@@ -1,7 +1,6 @@
 """What the results of model turns and of probes make of a state; a turn that cannot be taken has one as well."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from anneal_contracts.facts import CoreMode, ProbeState
@@ -10,6 +9,7 @@ from anneal_contracts.work import Failed
 
 from anneal_core.folding import spent, with_item
 from anneal_core.machine import IllegalEvent
+from anneal_core.records import replace
 from anneal_core.state import Afterthought, Engagement, ItemState, Known, Pending, RunState
 
 

@@ -56,7 +56,7 @@ class _Batch:
             payload=payload.model_dump(mode="json"),
             prev_hash=self.state.head or chain.GENESIS,
         )
-        self.state = evolve(self.state, event)
+        self.state = evolve(self.state, event, payload)
         self.events.append(event)
 
     def issued(self, before: RunState) -> list[Pending]:

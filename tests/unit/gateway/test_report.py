@@ -219,3 +219,14 @@ def test_a_kept_group_saves_steps_and_one_taken_back_costs_them() -> None:
     memory = run_document(Run(run_id="r", items=[*kept, *lost]))["memory"]
     assert memory["groups"] == 2
     assert memory["steps_saved"] == (5 - 1) - (3 + 1)
+
+
+def test_what_a_gate_found_is_told_with_its_confidence_and_what_followed() -> None:
+    run = sample_run()
+    run.goal, run.goal_reasons[:] = "complex", ["250 items in 3 waves"]
+    run.diagnoses.add(item_id="a", cause="undone by b", suspects=["b"], confidence=0.9, action="reopen")
+    document = run_document(run)
+    assert document["goal"] == {"level": "complex", "reasons": ["250 items in 3 waves"]}
+    assert document["diagnoses"][0]["suspects"] == ["b"]
+    text = render_html(document, Extras(scripts=SCRIPTS))
+    assert "<b>a</b>: undone by b; confidence 0.9, mended again" in text

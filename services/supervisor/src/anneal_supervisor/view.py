@@ -66,6 +66,14 @@ def run_message(state: RunState, now: float, *, items: bool = True) -> pb.Run:
         run.regressions.extend(state.regressions())
         run.score.regressed = len(run.regressions)
         run.differences.extend(differences(state))
+    run.goal = state.goal
+    run.goal_reasons.extend(state.goal_reasons)
+    run.diagnoses.extend(
+        pb.GateDiagnosis(
+            item_id=d.item_id, cause=d.cause, suspects=d.suspects, confidence=d.confidence, action=d.action
+        )
+        for d in state.diagnoses
+    )
         run.became_applicable.update({i: o.value for i, o in state.became_applicable().items()})
     if items:
         run.items.extend(_item(state.items[i]) for i in state.order)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from anneal.supervisor.v1.supervisor_pb2 import Item, Run
+from anneal.supervisor.v1.supervisor_pb2 import GateDiagnosis, Item, Run
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -67,10 +67,16 @@ def print_summary(out: Console, run: Run, *, hints: bool = True) -> None:
     _print_score(out, run)
     _print_tally(out, run)
     _print_rungs(out, run)
+    _print_list(out, "Gates between waves found:", [_diagnosed(d) for d in run.diagnoses], "yellow")
     _print_list(out, "The loop's bookkeeping and the final re-scan disagree:", run.differences, "yellow")
     _print_list(out, "Notes:", run.notes, "")
     if hints:
         _print_hints(out, run)
+
+
+def _diagnosed(d: GateDiagnosis) -> str:
+    what = {"reopen": "mended again", "escalate": "left to a person", "halt": "the work ends"}.get(d.action, d.action)
+    return f"{d.item_id or 'the machine'}: {d.cause} (confidence {d.confidence:.1f}; {what})"
 
 
 def _print_heading(out: Console, run: Run) -> None:
@@ -80,6 +86,8 @@ def _print_heading(out: Console, run: Run) -> None:
     out.print(line)
     if run.reason:
         out.print(f"  reason: {run.reason}", markup=False)
+    if run.goal:
+        out.print(f"  goal: {run.goal} ({'; '.join(run.goal_reasons)})", markup=False)
     used = f"{run.steps} steps, {run.tokens} model tokens, {seconds(run.seconds)}"
     memory = "scripts from earlier runs were used" if run.recalled_anything else ""
     bans = f"{run.banned_skips} attempts spared by what earlier runs taught" if run.banned_skips else ""

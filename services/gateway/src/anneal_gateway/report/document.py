@@ -35,6 +35,8 @@ def run_document(run: pb.Run) -> Document:
         "score": _score(run),
         "states": dict(sorted(Counter(item["state"] for item in items).items())),
         "by_rung": by_rung(items),
+        "goal": {"level": run.goal, "reasons": list(run.goal_reasons)},
+        "diagnoses": [_diagnosis(d) for d in run.diagnoses],
         "memory": _memory(run, items),
         "items": items,
         "regressions": list(run.regressions),
@@ -131,6 +133,16 @@ def _limits(spec: pb.RunSpec) -> dict[str, Any]:
         "dry_run": spec.dry_run,
         "memory": not spec.no_memory,
         "model_profile": spec.model_profile or "default",
+    }
+
+
+def _diagnosis(d: pb.GateDiagnosis) -> dict[str, Any]:
+    return {
+        "item": d.item_id,
+        "cause": d.cause,
+        "suspects": list(d.suspects),
+        "confidence": round(d.confidence, 2),
+        "action": d.action,
     }
 
 

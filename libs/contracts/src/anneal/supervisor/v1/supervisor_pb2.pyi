@@ -456,7 +456,7 @@ class Item(_message.Message):
     category: _builtins.str
     severity: _builtins.str
     state: _builtins.str
-    """queued, active, completed, deferred, escalated, skipped."""
+    """queued, active, waiting, completed, deferred, escalated, skipped."""
     reason: _builtins.str
     attempts_made: _builtins.int
     rung: _builtins.str
@@ -560,6 +560,9 @@ class Run(_message.Message):
     RECALLED_ANYTHING_FIELD_NUMBER: _builtins.int
     BANNED_SKIPS_FIELD_NUMBER: _builtins.int
     BECAME_APPLICABLE_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    GOAL_REASONS_FIELD_NUMBER: _builtins.int
+    DIAGNOSES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: _builtins.str
     reason: _builtins.str
@@ -571,6 +574,8 @@ class Run(_message.Message):
     last_seq: _builtins.int
     recalled_anything: _builtins.bool
     banned_skips: _builtins.int
+    goal: _builtins.str
+    """simple, medium or complex, and the signals that say so; empty before the plan."""
     @_builtins.property
     def spec(self) -> Global___RunSpec: ...
     @_builtins.property
@@ -603,6 +608,12 @@ class Run(_message.Message):
         They are no regressions.
         """
 
+    @_builtins.property
+    def goal_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def diagnoses(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateDiagnosis]:
+        """What the gates between waves found broken."""
+
     def __init__(
         self,
         *,
@@ -626,14 +637,56 @@ class Run(_message.Message):
         recalled_anything: _builtins.bool = ...,
         banned_skips: _builtins.int = ...,
         became_applicable: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        goal: _builtins.str = ...,
+        goal_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        diagnoses: _abc.Iterable[Global___GateDiagnosis] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "score", b"score", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "banned_skips", b"banned_skips", "became_applicable", b"became_applicable", "created_at", b"created_at", "differences", b"differences", "ended_at", b"ended_at", "fingerprint", b"fingerprint", "items", b"items", "last_seq", b"last_seq", "notes", b"notes", "reason", b"reason", "recalled_anything", b"recalled_anything", "regressions", b"regressions", "run_id", b"run_id", "score", b"score", "seconds", b"seconds", "spec", b"spec", "state", b"state", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "banned_skips", b"banned_skips", "became_applicable", b"became_applicable", "created_at", b"created_at", "diagnoses", b"diagnoses", "differences", b"differences", "ended_at", b"ended_at", "fingerprint", b"fingerprint", "goal", b"goal", "goal_reasons", b"goal_reasons", "items", b"items", "last_seq", b"last_seq", "notes", b"notes", "reason", b"reason", "recalled_anything", b"recalled_anything", "regressions", b"regressions", "run_id", b"run_id", "score", b"score", "seconds", b"seconds", "spec", b"spec", "state", b"state", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class GateDiagnosis(_message.Message):
+    """Why a gate failed at an item, and what followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SUSPECTS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """Empty: the machine itself was worse."""
+    cause: _builtins.str
+    confidence: _builtins.float
+    """Between 0 and 1; below 0.7 nothing is changed."""
+    action: _builtins.str
+    """reopen, escalate or halt."""
+    @_builtins.property
+    def suspects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items whose changes came after it and may have undone it."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        suspects: _abc.Iterable[_builtins.str] | None = ...,
+        confidence: _builtins.float = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cause", b"cause", "confidence", b"confidence", "item_id", b"item_id", "suspects", b"suspects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateDiagnosis: _TypeAlias = GateDiagnosis  # noqa: Y015
 
 @_typing.final
 class ReportResultRequest(_message.Message):

@@ -66,6 +66,7 @@ def run_message(state: RunState, now: float, *, items: bool = True) -> pb.Run:
         run.regressions.extend(state.regressions())
         run.score.regressed = len(run.regressions)
         run.differences.extend(differences(state))
+        run.became_applicable.update({i: o.value for i, o in state.became_applicable().items()})
     run.goal = state.goal
     run.goal_reasons.extend(state.goal_reasons)
     run.diagnoses.extend(
@@ -74,7 +75,6 @@ def run_message(state: RunState, now: float, *, items: bool = True) -> pb.Run:
         )
         for d in state.diagnoses
     )
-        run.became_applicable.update({i: o.value for i, o in state.became_applicable().items()})
     if items:
         run.items.extend(_item(state.items[i]) for i in state.order)
         run.recalled_anything = any(

@@ -14,7 +14,7 @@ from anneal_contracts.facts import Action, FixSource, ItemDetail
 from anneal_runtime.errors import InvalidArgument
 from anneal_skillkit.ansible_run import missing_modules, run_ansible
 from anneal_skillkit.effects import run_effect
-from anneal_skillkit.interfaces import Context, ExecResult
+from anneal_skillkit.interfaces import Context, ExecResult, Permit
 from anneal_skillkit.manifest import Manifest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,11 +63,11 @@ class StigExecutor:
         vendor = self._vendor(rule)
         return [curated, *vendor] if meta.replaces == "vendor" else [*vendor, curated]
 
-    async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
+    async def apply(self, ctx: Context, action: Action, permit: Permit) -> ExecResult:
         """Carries an action out under its markers; see anneal_skillkit.effects."""
         if action.kind == "ansible":
-            return await run_ansible(ctx.session, effect_key, action.content, timeout_s=action.timeout_s)
-        return await run_effect(ctx.session, effect_key, action.content.encode(), timeout_s=action.timeout_s)
+            return await run_ansible(ctx.session, permit, action.content, timeout_s=action.timeout_s)
+        return await run_effect(ctx.session, permit, action.content.encode(), timeout_s=action.timeout_s)
 
     def _vendor(self, rule: Rule) -> list[Action]:
         actions = []

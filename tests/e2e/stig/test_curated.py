@@ -13,6 +13,8 @@ from anneal_contracts.facts import (
 from anneal_skillkit.effects import run_effect
 from anneal_skillkit.policy import decide
 
+from tests.support.permits import permit_for
+
 from .conftest import SKILL, Box
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -50,7 +52,7 @@ async def test_a_curated_fix_mends_its_failing_case_and_leaves_its_passing_case(
         assert outcome is start, f"{case}: {evidence}"
         for turn in (1, 2):
             key = f"e2e-{rule}-{case[:-3]}-{turn}-{time.time_ns()}"
-            done = await box.skill.runtime.executor.apply(box.ctx, action, key)
+            done = await box.skill.runtime.executor.apply(box.ctx, action, await permit_for(box.session, key))
             assert done.exit_code == 0, f"{case}, time {turn}: {done.stdout.decode()}"
         outcome, evidence = await judge()
         assert outcome is Outcome.PASS, f"{case}: {evidence}"
@@ -64,8 +66,12 @@ async def test_an_undo_takes_its_fix_back(box: Box, rule: str) -> None:
     action = await _curated(box, rule)
     assert action.undo is not None
     await box.sh((SKILL / "cases" / rule / "failing.sh").read_text())
-    await box.skill.runtime.executor.apply(box.ctx, action, f"e2e-{rule}-{time.time_ns()}")
-    done = await run_effect(box.session, f"e2e-undo-{time.time_ns()}", action.undo.encode(), timeout_s=30)
+    await box.skill.runtime.executor.apply(
+        box.ctx, action, await permit_for(box.session, f"e2e-{rule}-{time.time_ns()}")
+    )
+    done = await run_effect(
+        box.session, await permit_for(box.session, f"e2e-undo-{time.time_ns()}"), action.undo.encode(), timeout_s=30
+    )
     assert done.exit_code == 0, done.stdout.decode()
     assert (await box.skill.runtime.evaluator.evaluate(box.ctx, rule)).outcome is Outcome.FAIL
 

@@ -15,6 +15,8 @@ from anneal_runtime.errors import FailedPrecondition
 from anneal_skillkit.effects import Finished, read_markers, run_effect
 from anneal_skillkit.policy import decide
 
+from tests.support.permits import permit_for
+
 from .conftest import SKILL, Box
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -71,7 +73,7 @@ async def test_a_vendor_fix_makes_its_rule_hold(box: Box) -> None:
     assert "/etc/issue" in before.evidence
     action, *_ = await box.skill.runtime.executor.ladder(box.ctx, item)
     assert (action.source, action.kind) == (FixSource.VENDOR, "bash")
-    done = await box.skill.runtime.executor.apply(box.ctx, action, "e2e-vendor-banner")
+    done = await box.skill.runtime.executor.apply(box.ctx, action, await permit_for(box.session, "e2e-vendor-banner"))
     assert done.exit_code == 0
     after = await box.skill.runtime.evaluator.evaluate(box.ctx, item.id)
     assert (after.outcome, after.evidence) == (Outcome.PASS, "")
@@ -85,18 +87,21 @@ async def test_an_ansible_fix_makes_its_rule_hold_under_the_same_markers(box: Bo
     await box.sh("sed -i '/^Storage/d' /etc/systemd/coredump.conf 2>/dev/null || touch /etc/systemd/coredump.conf")
     ladder = await box.skill.runtime.executor.ladder(box.ctx, item)
     action = next(a for a in ladder if a.kind == "ansible")
-    done = await box.skill.runtime.executor.apply(box.ctx, action, "e2e-ansible-core")
+    done = await box.skill.runtime.executor.apply(box.ctx, action, await permit_for(box.session, "e2e-ansible-core"))
     assert done.exit_code == 0, done.stdout.decode()
     assert (await box.skill.runtime.evaluator.evaluate(box.ctx, rule)).outcome is Outcome.PASS
     markers = await read_markers(box.session, "e2e-ansible-core")
     assert isinstance(markers, Finished)
-    assert await box.skill.runtime.executor.apply(box.ctx, action, "e2e-ansible-core") == done
+    assert (
+        await box.skill.runtime.executor.apply(box.ctx, action, await permit_for(box.session, "e2e-ansible-core"))
+        == done
+    )
 
 
 async def test_a_fix_that_restarts_sshd_is_seen_to_its_end(box: Box) -> None:
     restart = b"systemctl restart ssh 2>/dev/null || systemctl restart sshd"
     script = restart + b"\npkill -f 'sshd: .*@notty' || true\nsleep 1\necho end"
-    done = await run_effect(box.session, "e2e-restart-sshd", script, timeout_s=20)
+    done = await run_effect(box.session, await permit_for(box.session, "e2e-restart-sshd"), script, timeout_s=20)
     assert (done.exit_code, done.stdout) == (0, b"end\n")
 
 
@@ -120,7 +125,9 @@ async def test_a_full_disk_is_an_error_that_says_so(box: Box) -> None:
     await box.sh("mount -t tmpfs -o size=16k tmpfs /var/lib/anneal/effects")
     try:
         with pytest.raises(FailedPrecondition, match=r"disk full|cannot"):
-            await run_effect(box.session, "e2e-full-disk", b"true #" + b"x" * 100_000, timeout_s=5)
+            await run_effect(
+                box.session, await permit_for(box.session, "e2e-full-disk"), b"true #" + b"x" * 100_000, timeout_s=5
+            )
         assert await box.sh("ls -A /var/lib/anneal/effects") == ""
     finally:
         await box.sh("umount /var/lib/anneal/effects")
@@ -128,7 +135,7 @@ async def test_a_full_disk_is_an_error_that_says_so(box: Box) -> None:
 
 async def test_an_action_of_the_model_runs_like_any_other(box: Box) -> None:
     action = Action(source=FixSource.MODEL, kind="bash", title="t", content="echo model; exit 4\n")
-    done = await box.skill.runtime.executor.apply(box.ctx, action, "e2e-model-action")
+    done = await box.skill.runtime.executor.apply(box.ctx, action, await permit_for(box.session, "e2e-model-action"))
     assert (done.exit_code, done.stdout) == (4, b"model\n")
 
 

@@ -7,6 +7,8 @@ import pytest
 from anneal_contracts.facts import FixSource, Outcome
 from anneal_skillkit.policy import decide
 
+from tests.support.permits import permit_for
+
 from .conftest import Box
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -48,7 +50,9 @@ async def _mend(box: Box) -> int:
                 continue
             if item.missing_input or item.id.startswith(("package_", "aide_")) or not decide(action).allowed:
                 continue
-            await box.skill.runtime.executor.apply(box.ctx, action, f"e2e-mend-{item.id}")
+            await box.skill.runtime.executor.apply(
+                box.ctx, action, await permit_for(box.session, f"e2e-mend-{item.id}")
+            )
             done += 1
     return done
 

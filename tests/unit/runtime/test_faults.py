@@ -87,6 +87,18 @@ def test_the_environment_arms_a_process_and_kill_is_kill() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")
 
 
+def test_a_stopped_process_sleeps_until_it_is_woken() -> None:
+    code = (
+        "import asyncio; from anneal_runtime.faults import faultpoint; asyncio.run(faultpoint('a.b')); print('woken')"
+    )
+    environ = {**os.environ, "ANNEAL_FAULTS": "a.b=stop"}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE) as child:
+        _, status = os.waitpid(child.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        child.send_signal(signal.SIGCONT)
+        assert child.communicate(timeout=10)[0] == b"woken\n"
+
+
 def test_the_fake_clock_moves_only_when_told() -> None:
     clock = FakeClock(now=100.0)
     clock.advance(2.5)

@@ -71,6 +71,10 @@ async def _copy(source: Any, sink: Any) -> None:
 @pytest.fixture
 async def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SshServer]:
     monkeypatch.setattr(effects, "EFFECTS_ROOT", str(tmp_path / "effects"))
+    monkeypatch.setattr(effects, "STATE_ROOT", str(tmp_path / "run"))
+    monkeypatch.setattr(effects, "SHELLS_ROOT", str(tmp_path / "shells"))
+    # No unit of a test ever reaches the systemd of the machine that runs it.
+    monkeypatch.setattr(effects, "UNITS_ROOT", str(tmp_path / "units"))
     key, host_key = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
     key_path = tmp_path / "key"
     key.write_private_key(key_path)

@@ -16,6 +16,8 @@ from anneal_skillkit.ansible_run import (
 from anneal_skillkit.effects import Finished, NeverStarted, read_markers
 from anneal_skillkit.ssh import connect
 
+from tests.support.permits import permit_for
+
 from .conftest import SshServer
 
 KEY = "ansible-effect-1"
@@ -65,19 +67,23 @@ async def test_tasks_run_on_the_target_under_the_effects_markers(ssh_server: Ssh
   shell: echo x >>{tmp_path}/count
 """
     try:
-        done = await run_ansible(session, KEY, text, timeout_s=60)
+        done = await run_ansible(session, await permit_for(session, KEY), text, timeout_s=60)
         assert done.exit_code == 0, done.stdout.decode()
         assert (tmp_path / "file").read_text().strip() in ("x86_64", "aarch64")
-        again = await run_ansible(session, KEY, text, timeout_s=60)
+        again = await run_ansible(session, await permit_for(session, KEY), text, timeout_s=60)
         assert (again.exit_code, (tmp_path / "count").read_text()) == (0, "x\n")
 
-        failed = await run_ansible(session, "ansible-effect-2", "- name: no\n  command: 'false'\n", timeout_s=60)
+        failed = await run_ansible(
+            session, await permit_for(session, "ansible-effect-2"), "- name: no\n  command: 'false'\n", timeout_s=60
+        )
         assert failed.exit_code == 2
         markers = await read_markers(session, "ansible-effect-2")
         assert isinstance(markers, Finished)
         assert markers.exit_code == 2
 
-        slow = await run_ansible(session, "ansible-effect-3", "- name: slow\n  command: sleep 30\n", timeout_s=4)
+        slow = await run_ansible(
+            session, await permit_for(session, "ansible-effect-3"), "- name: slow\n  command: sleep 30\n", timeout_s=4
+        )
         assert (slow.timed_out, slow.exit_code) == (True, 124)
     finally:
         await close_helper()
@@ -87,6 +93,6 @@ async def test_tasks_run_on_the_target_under_the_effects_markers(ssh_server: Ssh
 async def test_a_fix_whose_module_is_missing_leaves_no_trace(ssh_server: SshServer) -> None:
     session = await connect(ssh_server.access)
     with pytest.raises(AnsibleUnavailable, match="sysctl"):
-        await run_ansible(session, KEY, "- sysctl: {name: a.b, value: '1'}\n", timeout_s=10)
+        await run_ansible(session, await permit_for(session, KEY), "- sysctl: {name: a.b, value: '1'}\n", timeout_s=10)
     assert await read_markers(session, KEY) == NeverStarted()
     await session.close()

@@ -20,7 +20,7 @@ from anneal_contracts.facts import (
 )
 from anneal_runtime.errors import NotFound
 from anneal_skillkit.deferral import judged_again
-from anneal_skillkit.interfaces import Context, Discovery, Emit, ExecResult, FullScan, Judgement, TargetSession
+from anneal_skillkit.interfaces import Context, Discovery, Emit, ExecResult, FullScan, Judgement, Permit, TargetSession
 from anneal_skillkit.loader import SkillSpec
 
 SIZES = {"few": 20, "many": 400}
@@ -116,7 +116,7 @@ class Stub:
             for rung in range(1, SCRIPTS[item.id.rpartition("-")[0]] + 1)
         ]
 
-    async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
+    async def apply(self, ctx: Context, action: Action, permit: Permit) -> ExecResult:
         return ExecResult(exit_code=0, stdout=b"Remediating: one setting was put in place.\n", stderr=b"")
 
     def volatile_paths(self) -> Sequence[str]:

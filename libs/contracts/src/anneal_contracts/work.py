@@ -70,12 +70,17 @@ class Apply(CommandBase):
     undoes: str = ""
     # Number of the event that gave the command out. Ledger and target refuse one that is lower than they have seen.
     command_seq: int = 0
+    # Seconds after its end in which a new session has to show that the target answers; else it takes the action back
+    # by itself. 0: no timer.
+    guard_s: float = 0.0
 
 
 class Evaluate(CommandBase):
     kind: Literal["evaluate"] = "evaluate"
     item_id: str
     attempt: int
+    # Key of the effect whose timer on the target waits for word that a new session works; empty: none.
+    guarded: str = ""
     health_before: Health
     mission_services: tuple[str, ...] = ()
 

@@ -39,6 +39,10 @@ from anneal_core.turn_commands import choosing, past_attempts, turn_on
 # Done by the supervisor's own calls to the checkpoint and memory services; the rest goes out as work.
 DIRECT_KINDS = frozenset({"acquire", "snapshot", "restore", "record", "release"})
 
+# How long a change on a target without snapshots stands unless a new session shows that the target answers: longer than
+# any one service takes to come back, and short of the slack of an apply or undo (anneal_core.issue).
+REACH_GRACE_S = 30.0
+
 
 def effect_key(run_id: str, item_id: str, attempt: int, action_hash: str, kind: str = "apply") -> str:
     """Identity of one mutation of a target: hash(run, item, attempt, action)."""
@@ -160,6 +164,7 @@ def _of_an_item(
                 **common,
                 item_id=item_id,
                 attempt=attempt,
+                guarded=_guarded(state, item),
                 health_before=_health_before(state),
                 mission_services=_mission_services(state),
             )
@@ -183,7 +188,16 @@ def _effect(state: RunState, pending: Pending, item: ItemState, common: dict[str
         effect_key=effect_key(state.run_id, pending.item_id, pending.attempt, action.hash, "undo") if undo else applied,
         undoes=applied if undo else "",
         command_seq=pending.seq,
+        guard_s=REACH_GRACE_S if _guarded(state, item) and not undo else 0.0,
     )
+
+
+def _guarded(state: RunState, item: ItemState) -> str:
+    """Key of the open attempt's effect where only the target itself could take it back once it has cut us off."""
+    attempt = item.open_attempt
+    if attempt is None or _can_snapshot(state) or not attempt.candidate.undo_blob:
+        return ""
+    return apply_key(state.run_id, item.detail.id, attempt)
 
 
 def _can_snapshot(state: RunState) -> bool:

@@ -1,7 +1,8 @@
 """Named fault points: places in production code where a test can make the process fail. Free when off.
 
 Armed by the environment, `ANNEAL_FAULTS="supervisor.after_commit=kill,worker.before_apply=sleep:2"`, or by `arm()`.
-Actions: `kill` (SIGKILL to this process), `raise` (FaultInjected), `sleep:SECONDS`, `block` (until cancelled).
+Actions: `kill` (SIGKILL to this process), `stop` (SIGSTOP: it sleeps until somebody sends SIGCONT), `raise`
+(FaultInjected), `sleep:SECONDS`, `block` (until cancelled).
 `ACTION@PATH` fires once over all processes: whoever creates the file PATH. That is how a test kills a service that
 is restarted with the same environment.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from anneal_runtime.errors import InvalidArgument
 
 ENV = "ANNEAL_FAULTS"
-_ACTIONS = frozenset({"kill", "raise", "sleep", "block"})
+_ACTIONS = frozenset({"kill", "stop", "raise", "sleep", "block"})
 _SERVICES = frozenset({"supervisor", "worker", "evaluator", "gateway", "memory", "checkpoint"})
 
 
@@ -58,7 +59,7 @@ def parse(spec: str) -> Mapping[str, Fault]:
         action_arg, _, marker = rest.partition("@")
         action, _, arg = action_arg.partition(":")
         if not (name and eq and action in _ACTIONS) or bool(arg) != (action == "sleep"):
-            raise InvalidArgument(f"cannot read {part!r}: want name=kill|raise|block|sleep:SECONDS", field=ENV)
+            raise InvalidArgument(f"cannot read {part!r}: want name=kill|stop|raise|block|sleep:SECONDS", field=ENV)
         try:
             seconds = float(arg) if arg else 0.0
         except ValueError as e:
@@ -108,6 +109,8 @@ async def _fire(name: str, fault: Fault) -> None:
     match fault.action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "raise":
             raise FaultInjected(name)
         case "sleep":

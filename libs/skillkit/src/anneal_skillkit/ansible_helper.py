@@ -157,6 +157,8 @@ def _play(job: Mapping[str, Any], folder: Path) -> Path:
             "ansible_control_path_dir": str(folder),
             "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=3s -o ServerAliveInterval=3",
             "ansible_python_interpreter": "/usr/bin/python3",
+            # Gone as soon as a newer effect or a boot has overtaken this one: what comes after that does not run.
+            "ansible_shell_executable": job["shell"],
         },
         "pre_tasks": before,
         "tasks": [{"ansible.builtin.import_tasks": str(folder / "tasks.yml")}],

@@ -24,13 +24,12 @@ from anneal_runtime.errors import FailedPrecondition, InvalidArgument
 
 from anneal_skillkit.effects import (
     OUTPUT_LIMIT,
-    EffectInterrupted,
-    Finished,
-    NeverStarted,
     begin_effect,
     end_effect,
+    result_of,
+    shell_of,
 )
-from anneal_skillkit.interfaces import ExecResult, TargetSession
+from anneal_skillkit.interfaces import ExecResult, Permit, TargetSession
 from anneal_skillkit.ssh import checked
 
 # Words of a task that are not the name of its module.
@@ -102,20 +101,18 @@ def missing_modules(text: str) -> list[str]:
     return sorted(name for name in names if not _installed(name))
 
 
-async def run_ansible(session: TargetSession, key: str, text: str, *, timeout_s: float) -> ExecResult:
-    """Runs the tasks as root on the target under the effect's markers; exit code 0 when no task failed.
+async def run_ansible(session: TargetSession, permit: Permit, text: str, *, timeout_s: float) -> ExecResult:
+    """Runs the tasks as root on the target under the permit's markers; exit code 0 when no task failed.
 
-    Raises AnsibleUnavailable before anything ran, EffectInterrupted when the key began and never ended.
+    Raises AnsibleUnavailable before anything ran, EffectInterrupted when the key began and never ended, Fenced.
     """
     if missing := missing_modules(text):
         raise AnsibleUnavailable(f"Ansible here has no module {', '.join(missing)}", field="content")
-    before = await begin_effect(session, key)
-    if isinstance(before, Finished):
-        return ExecResult(exit_code=before.exit_code, stdout=before.output, stderr=b"", timed_out=before.timed_out)
-    if before is not None and not isinstance(before, NeverStarted):
-        raise EffectInterrupted(f"effect {key} began on the target and did not end")
-    result = await _helper().run(session.access, text, await _own_facts(session), timeout_s)
-    await end_effect(session, key, result)
+    before = await begin_effect(session, permit, timeout_s=timeout_s)
+    if before is not None:
+        return result_of(before, permit.key)
+    result = await _helper().run(session.access, text, await _own_facts(session), timeout_s, shell_of(permit))
+    await end_effect(session, permit, result)
     return result
 
 
@@ -165,11 +162,14 @@ class AnsibleHelper:
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
 
-    async def run(self, access: TargetAccess, text: str, facts: Mapping[str, str], timeout_s: float) -> ExecResult:
-        """Runs the tasks against a target. Raises FailedPrecondition when the helper does not answer."""
+    async def run(
+        self, access: TargetAccess, text: str, facts: Mapping[str, str], timeout_s: float, shell: str
+    ) -> ExecResult:
+        """Runs the tasks against a target, by a shell there. Raises FailedPrecondition when the helper is silent."""
         async with self._lock:
             with tempfile.TemporaryDirectory(prefix="anneal-ansible-") as name:
                 job = {**_write_job(Path(name), access, text), "own_facts": dict(facts), "timeout_s": timeout_s}
+                job["shell"] = shell
                 answer = await self._ask(job, timeout_s)
         output = str(answer.get("output", "")).encode()[-OUTPUT_LIMIT:]
         return ExecResult(

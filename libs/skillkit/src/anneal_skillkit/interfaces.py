@@ -67,6 +67,37 @@ class TargetSession(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What takes a change back by itself, after_s after its end, unless a new session shows that the target answers.
+
+    required: without it the change must not begin.
+    """
+
+    undo: bytes
+    after_s: int
+    required: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permit:
+    """The ledger's leave to carry one change out under a key, in the terms in which the target checks it.
+
+    Whoever comes with a lower token, or with an earlier command of the log under the same one, is refused; so is
+    everybody after another boot than `boot`, and after `until` (hundredths of a second since that boot).
+    """
+
+    key: str
+    ledger: str
+    token: int
+    command_seq: int
+    boot: str
+    until: int
+    # Key of the effect that this one takes back; empty: none.
+    undoes: str = ""
+    guard: Guard | None = None
+
+
 class Sessions(Protocol):
     """Where a process gets its sessions: one long-lived connection a target."""
 
@@ -147,8 +178,8 @@ class Executor(Protocol):
         """Static candidates in ladder order (vendor, curated). Recalled and model rungs are the worker's."""
         ...
 
-    async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
-        """Carries the action out under the effect's markers (see anneal_skillkit.effects)."""
+    async def apply(self, ctx: Context, action: Action, permit: Permit) -> ExecResult:
+        """Carries the action out by the permit, under its markers (see anneal_skillkit.effects)."""
         ...
 
 

@@ -31,6 +31,8 @@ else:
     asyncssh = lazily("asyncssh")
 
 CONNECT_TIMEOUT_S: Final = 10.0
+# For a session beside one that worked a moment ago: what does not answer soon has been cut off.
+CANARY_TIMEOUT_S: Final = 6.0
 KEEPALIVE_S: Final = 5.0
 # Put before the others: sshd has OpenSSL's fast code for it, and plain C for curve25519; some 3 ms of each login.
 _KEY_EXCHANGE: Final = "^ecdh-sha2-nistp256"
@@ -141,7 +143,7 @@ class SshSession:
 
     async def fresh(self) -> "SshSession":
         """A new, separately authenticated session: the canary."""
-        return await connect(self.access)
+        return await connect(self.access, timeout_s=CANARY_TIMEOUT_S)
 
     async def close(self) -> None:
         """Closes the connection and waits until it is gone."""

@@ -28,6 +28,7 @@ from anneal_contracts.work import (
 )
 from anneal_runtime.errors import AnnealError, FailedPrecondition, Internal, TargetUnreachable
 from anneal_skillkit.bench import Handler, Workbench
+from anneal_skillkit.effects import disarm
 from anneal_skillkit.interfaces import Context, Judgement
 
 from anneal_evaluator.probing import Probes
@@ -133,7 +134,7 @@ class Evaluations:
     async def _look(
         self, command: Evaluate | EvaluateGroup | CheckGate, item_ids: Sequence[str]
     ) -> dict[str, Evaluated]:
-        """What is found of each item: the verdicts beside one look at reach and health."""
+        """What is found of each item: the verdicts beside one look at reach and health, which outranks them."""
         found = await self._look_once(command, item_ids, known=True)
         if all(e.health.reachable for e in found.values()) or not await self._bench.moved(command):
             return found
@@ -145,26 +146,26 @@ class Evaluations:
         """known: where the target was last found is taken for granted."""
         try:
             ctx = await self._bench.context(command, known=known)
-            health, judged = await asyncio.gather(
-                self._health(command.skill, ctx), self._verdicts(command.skill, item_ids, ctx), return_exceptions=True
-            )
         except TargetUnreachable as e:
             return dict.fromkeys(item_ids, self._lost(command, str(e)))
-        if isinstance(health, BaseException):
-            raise health
-        if got_worse := worse(command.health_before, health):
-            found = Evaluated(
-                command_id=command.command_id,
-                outcome=Outcome.OTHER,
-                health=health,
-                worse=got_worse,
-                evidence=health.detail,
-            )
-            return dict.fromkeys(item_ids, found)
-        if isinstance(judged, TargetUnreachable):
-            return dict.fromkeys(item_ids, self._lost(command, str(judged)))
-        if isinstance(judged, BaseException):
-            raise judged
+        judging = asyncio.ensure_future(self._verdicts(command.skill, item_ids, ctx))
+        try:
+            health, undone = await self._reach(command.skill, ctx, getattr(command, "guarded", ""))
+            if got_worse := (*worse(command.health_before, health), *undone):
+                found = Evaluated(
+                    command_id=command.command_id,
+                    outcome=Outcome.OTHER,
+                    health=health,
+                    worse=got_worse,
+                    evidence=health.detail,
+                )
+                return dict.fromkeys(item_ids, found)
+            judged = await judging
+        except TargetUnreachable as e:
+            return dict.fromkeys(item_ids, self._lost(command, str(e)))
+        finally:
+            judging.cancel()
+            await asyncio.gather(judging, return_exceptions=True)
         return {
             item_id: Evaluated(
                 command_id=command.command_id,
@@ -223,16 +224,24 @@ class Evaluations:
 
     async def _health(self, skill: str, ctx: Context) -> Health:
         """Health through a session opened just now; a canary that cannot be opened is an answer, not an error."""
+        health, _ = await self._reach(skill, ctx, "")
+        return health
+
+    async def _reach(self, skill: str, ctx: Context, guarded: str) -> tuple[Health, tuple[str, ...]]:
+        """Health, and what the dead-man timer of a guarded effect did where the word that all is well came too late."""
         started = time.monotonic()
         try:
             canary = await ctx.session.fresh()
         except AnnealError as e:
-            return Health(reachable=False, detail=str(e), took_s=round(time.monotonic() - started, 6))
+            return Health(reachable=False, detail=str(e), took_s=round(time.monotonic() - started, 6)), ()
         try:
             health = await self._bench.skill(skill).runtime.evaluator.health(ctx, canary)
+            # Without our rights back nobody could take the change back but the timer.
+            late = await disarm(canary, guarded) if guarded and health.reachable and health.privileged else None
         finally:
             await canary.close()
-        return health.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
+        undone = ("the dead-man timer took the change back: no new session had come in time",) if late else ()
+        return health.model_copy(update={"took_s": round(time.monotonic() - started, 6)}), undone
 
     async def _keep(self, artifacts: Mapping[str, bytes]) -> dict[str, str]:
         """Stores artifacts as blobs: name -> digest."""

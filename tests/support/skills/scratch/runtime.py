@@ -21,7 +21,7 @@ from anneal_contracts.facts import (
 from anneal_runtime.errors import NotFound
 from anneal_skillkit.deferral import judged_again
 from anneal_skillkit.effects import run_effect
-from anneal_skillkit.interfaces import Context, Discovery, Emit, ExecResult, FullScan, Judgement, TargetSession
+from anneal_skillkit.interfaces import Context, Discovery, Emit, ExecResult, FullScan, Judgement, Permit, TargetSession
 from anneal_skillkit.loader import SkillSpec
 
 _HEALTH = """
@@ -122,8 +122,8 @@ class Scratch:
             for n, script in enumerate(found["scripts"])
         ]
 
-    async def apply(self, ctx: Context, action: Action, effect_key: str) -> ExecResult:
-        return await run_effect(ctx.session, effect_key, action.content.encode(), timeout_s=action.timeout_s)
+    async def apply(self, ctx: Context, action: Action, permit: Permit) -> ExecResult:
+        return await run_effect(ctx.session, permit, action.content.encode(), timeout_s=action.timeout_s)
 
     def volatile_paths(self) -> Sequence[str]:
         return ()

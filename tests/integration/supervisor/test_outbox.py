@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 import pytest_asyncio
-from anneal_contracts.work import EVENT_STREAM, WORK_STREAM, event_subject
+from anneal_contracts.work import EVENT_STREAM, WORK_STREAM
 from anneal_core.chain import Event
 from anneal_runtime.bus import EVENTS, WORK, Bus
 from anneal_runtime.embedded import EmbeddedNats
 from anneal_runtime.errors import StaleToken
 from anneal_runtime.testing import TOKEN, eventually
+from anneal_supervisor.news import announcement
 from anneal_supervisor.outbox import Outbox
 from anneal_supervisor.store import Outgoing
 from anneal_supervisor.store_postgres import PostgresStore
@@ -24,8 +25,8 @@ def work(n: int) -> Outgoing:
     return Outgoing(subject="anneal.work.action.apply", msg_id=f"command-{n}", data=b"%d" % n)
 
 
-def news(n: int) -> Outgoing:
-    return Outgoing(subject=event_subject("run-1"), msg_id=f"run-1/{n}", data=b"%d" % n)
+def news(n: int, run_id: str = "run-1") -> Outgoing:
+    return announcement(run_id, n, n)
 
 
 @pytest_asyncio.fixture
@@ -66,12 +67,17 @@ async def test_work_and_news_are_sent_once_and_their_rows_removed(store: Postgre
     async with running(store, bus) as outbox:
         for n in range(5):
             outbox.send(await store.put_outgoing([work(n), news(n)]))
-        await eventually(lambda: _sent(bus, 5, 5))
+        await eventually(lambda: _told(bus, works=5))
 
         async def empty() -> bool:
             return not await left(store)
 
         await eventually(empty)
+
+
+async def _told(bus: Bus, *, works: int) -> bool:
+    """All work is there, and of the news as many messages as came together."""
+    return await held(bus, WORK_STREAM) == works and 1 <= await held(bus, EVENT_STREAM) <= works
 
 
 async def _sent(bus: Bus, works: int, told: int) -> bool:

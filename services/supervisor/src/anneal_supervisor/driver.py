@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from anneal_contracts.canonical import canonical_json
-from anneal_contracts.work import event_subject
 from anneal_core import chain
 from anneal_core import events as ev
 from anneal_core.commands import DIRECT_KINDS
@@ -19,6 +17,7 @@ from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.history import stored_state
+from anneal_supervisor.news import announcement
 from anneal_supervisor.spans import place_of, tell
 from anneal_supervisor.store import Left, Outgoing, Store
 from anneal_supervisor.view import run_message
@@ -180,7 +179,7 @@ class RunDriver:
         state, before = batch.state, self.state
         moved = state.shown != before.shown
         summary = run_message(state, batch.at, items=False).SerializeToString() if moved else None
-        outgoing = [*work, _announcement(batch.events)]
+        outgoing = [*work, announcement(self.run_id, batch.events[0].seq, state.seq)]
         await faultpoint(BEFORE_COMMIT)
         left = await self._store.append(batch.events, outgoing, token=self._token, summary=summary, ended=state.ended)
         await faultpoint(AFTER_COMMIT)
@@ -228,10 +227,3 @@ class RunDriver:
             await self._dispatcher.renew_target(self.state, key)
         except AnnealError as e:
             log.warning("target lease not renewed", extra={"run_id": self.run_id, "reason": e.reason})
-
-
-def _announcement(events: Sequence[chain.Event]) -> Outgoing:
-    """Tells which events a commit added; their payloads stay in Postgres, which is the truth."""
-    first, last = events[0], events[-1]
-    body = canonical_json({"run_id": last.run_id, "first": first.seq, "last": last.seq})
-    return Outgoing(subject=event_subject(last.run_id), msg_id=f"{last.run_id}/{last.seq}", data=body)

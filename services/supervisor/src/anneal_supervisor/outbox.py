@@ -10,16 +10,15 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from anneal_contracts.work import event_subject
 from anneal_runtime.bus import Bus
 from anneal_runtime.errors import AnnealError
 
-from anneal_supervisor.store import Left, Store
+from anneal_supervisor.news import is_news, merged
+from anneal_supervisor.store import Left, Outgoing, Store
 
 log = logging.getLogger(__name__)
 
 _BATCH = 100
-_NEWS = event_subject("")
 # News and removals wait this long for more of their kind.
 _GATHER_S = 0.1
 _LOOK_AGAIN_S = 2.0
@@ -42,12 +41,12 @@ class Outbox:
 
     def send(self, left: Sequence[Left]) -> None:
         """Takes what a commit left in the outbox."""
-        work = [row for row in left if not row[1].subject.startswith(_NEWS)]
-        self._news += [row for row in left if row[1].subject.startswith(_NEWS)]
+        work = [row for row in left if not is_news(row[1])]
+        self._news += [row for row in left if is_news(row[1])]
         self._under_way.update(row_id for row_id, _ in left)
         self._untidy.set()
         if work:
-            task = asyncio.create_task(self._publish(work))
+            task = asyncio.create_task(self._publish(_singly(work)))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
@@ -73,7 +72,7 @@ class Outbox:
             try:
                 while rows := await self._store.take_outgoing(_BATCH, self._under_way | self._sent):
                     self._under_way.update(row_id for row_id, _ in rows)
-                    if not await self._publish(rows):
+                    if not await self._publish(_singly(rows)):
                         break
             except AnnealError as e:
                 self._waits(e)
@@ -89,21 +88,27 @@ class Outbox:
             await asyncio.sleep(_GATHER_S)
             news, self._news = self._news, []
             if news:
-                await self._publish(news)
+                await self._publish(merged(news))
             await self._remove()
 
-    async def _publish(self, rows: Sequence[Left]) -> bool:
-        """Sends rows at once. False: some did not arrive, and are left to the next look into the table."""
-        asked = (self._bus.publish(o.subject, o.data, msg_id=o.msg_id) for _, o in rows)
+    async def _publish(self, messages: Sequence[tuple[Outgoing, Sequence[int]]]) -> bool:
+        """Sends messages, each with the ids of the rows that it stands for, at once.
+
+        False: some did not arrive, and their rows are left to the next look into the table.
+        """
+        asked = (self._bus.publish(o.subject, o.data, msg_id=o.msg_id) for o, _ in messages)
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        ids = [row_id for row_id, _ in rows]
-        lost = {row_id: e for row_id, e in zip(ids, answers, strict=True) if isinstance(e, BaseException)}
-        self._under_way.difference_update(ids)
-        self._sent.update(row_id for row_id in ids if row_id not in lost)
+        lost = None
+        for (_, ids), answer in zip(messages, answers, strict=True):
+            self._under_way.difference_update(ids)
+            if isinstance(answer, BaseException):
+                lost = answer
+            else:
+                self._sent.update(ids)
         self._untidy.set()
-        for e in list(lost.values())[:1]:
-            self._waits(e)
-        return not lost
+        if lost is not None:
+            self._waits(lost)
+        return lost is None
 
     async def _remove(self) -> None:
         done = set(self._sent)
@@ -120,3 +125,7 @@ class Outbox:
         """Says so, and has the table looked at soon."""
         log.warning("outbox waits", extra={"detail": str(e)}, exc_info=None if isinstance(e, AnnealError) else e)
         asyncio.get_running_loop().call_later(_RETRY_S, self.wake)
+
+
+def _singly(rows: Sequence[Left]) -> list[tuple[Outgoing, Sequence[int]]]:
+    return [(message, (row_id,)) for row_id, message in rows]

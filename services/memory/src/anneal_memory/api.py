@@ -1,9 +1,12 @@
 """The gRPC face: turns messages into calls of the rules and back. Errors pass through to the runtime's table."""
 
+from dataclasses import asdict
+
 from anneal.memory.v1 import memory_pb2 as pb
 from anneal.memory.v1.memory_pb2_grpc import MemoryServiceServicer
 
-from anneal_memory.domain import Memories
+from anneal_memory.domain import Memories, Taught
+from anneal_memory.lessons import ItemTime, Lesson
 from anneal_memory.model import Conflict, Outcome, Ranked, Scope
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MemoryService"].full_name
@@ -17,10 +20,12 @@ class MemoryApi(MemoryServiceServicer):
 
     async def Recall(self, request: pb.RecallRequest, context: object) -> pb.RecallResponse:
         scope = Scope(skill=request.skill, fingerprint=request.fingerprint)
-        chosen, conflicts = await self._memories.recall(scope, list(request.item_ids))
+        found = await self._memories.recall(scope, list(request.item_ids), list(request.categories))
         return pb.RecallResponse(
-            tips=[_tip(r) for r in chosen],
-            conflicts=[pb.Conflict(item_id=c.item_id, undone_by=c.undone_by) for c in conflicts],
+            tips=[_tip(r) for r in found.chosen],
+            conflicts=[pb.Conflict(item_id=c.item_id, undone_by=c.undone_by) for c in found.conflicts],
+            lessons=[pb.Lesson(**asdict(lesson)) for lesson in found.lessons],
+            usual=[pb.UsualTime(item_id=i, seconds=s) for i, s in found.usual.items()],
         )
 
     async def Record(self, request: pb.RecordRequest, context: object) -> pb.RecordResponse:
@@ -28,8 +33,12 @@ class MemoryApi(MemoryServiceServicer):
             request.idempotency_key,
             request.run_id,
             Scope(skill=request.skill, fingerprint=request.fingerprint),
-            [_outcome(o) for o in request.outcomes],
-            [Conflict(item_id=c.item_id, undone_by=tuple(c.undone_by)) for c in request.conflicts],
+            Taught(
+                outcomes=[_outcome(o) for o in request.outcomes],
+                conflicts=[Conflict(item_id=c.item_id, undone_by=tuple(c.undone_by)) for c in request.conflicts],
+                lessons=[_lesson(x) for x in request.lessons],
+                times=[ItemTime(item_id=t.item_id, category=t.category, seconds=t.seconds) for t in request.times],
+            ),
         )
         return pb.RecordResponse(tips=counts.tips, bans=counts.bans)
 
@@ -53,6 +62,16 @@ def _outcome(message: pb.Outcome) -> Outcome:
         worked=message.worked,
         mechanism=message.mechanism,
         tip_id=message.tip_id,
+    )
+
+
+def _lesson(message: pb.Lesson) -> Lesson:
+    return Lesson(
+        item_id=message.item_id,
+        lesson=message.lesson,
+        mechanism=message.mechanism,
+        bans=tuple(message.bans),
+        certainty=message.certainty,
     )
 
 

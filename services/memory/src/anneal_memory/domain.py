@@ -1,7 +1,7 @@
 """The four things memory does, over a store. Writes are atomic and happen once a key."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,6 +20,7 @@ from anneal_memory.checks import (
     check_skill,
     checked_outcome,
 )
+from anneal_memory.lessons import ItemTime, Lesson, check_time, checked_lesson
 from anneal_memory.model import Change, Conflict, Kind, Memory, Outcome, Ranked, Scope
 from anneal_memory.rules import Learnt, RecallLimits
 from anneal_memory.settings import MemorySettings
@@ -42,6 +43,26 @@ class Counts:
     bans: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taught:
+    """What a run taught."""
+
+    outcomes: Sequence[Outcome]
+    conflicts: Sequence[Conflict] = ()
+    lessons: Sequence[Lesson] = ()
+    times: Sequence[ItemTime] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recalled:
+    """What a recall gives: tips and bans in the items' order, what undid items, lessons, what items usually take."""
+
+    chosen: Sequence[Ranked]
+    conflicts: Sequence[Conflict]
+    lessons: Sequence[Lesson]
+    usual: Mapping[str, float]
+
+
 class Memories:
     """Records, recalls, lists and forgets."""
 
@@ -55,23 +76,31 @@ class Memories:
             bans_per_item=settings.bans_per_item,
         )
 
-    async def record(
-        self, key: str, run_id: str, scope: Scope, outcomes: Sequence[Outcome], conflicts: Sequence[Conflict] = ()
-    ) -> Counts:
-        """Writes what a run taught, all of it or nothing. Raises InvalidArgument naming the outcome's field."""
+    async def record(self, key: str, run_id: str, scope: Scope, taught: Taught) -> Counts:
+        """Writes what a run taught, all of it or nothing. Raises InvalidArgument naming the field."""
         check_key(key)
         check_run_id(run_id)
         check_scope(scope)
-        checked = self._checked(outcomes)
-        for n, conflict in enumerate(conflicts):
+        checked = self._checked(taught.outcomes)
+        for n, conflict in enumerate(taught.conflicts):
             check_conflict(conflict, f"conflicts[{n}]")
+        for n, time in enumerate(taught.times):
+            check_time(time, f"times[{n}]")
+        lessons = [checked_lesson(scope, lesson, f"lessons[{n}]") for n, lesson in enumerate(taught.lessons)]
+        more: dict[str, Sequence[Conflict | Lesson | ItemTime]] = {
+            "conflicts": taught.conflicts,
+            "lessons": lessons,
+            "times": taught.times,
+        }
+        for name, entries in more.items():
+            self._check_size(len(entries), name)
         request = canonical_json(
             {
                 "run_id": run_id,
                 "scope": asdict(scope),
                 "outcomes": [asdict(o) for o in checked],
                 # Left out where there are none: a key of an earlier version is still the same request.
-                **({"conflicts": [asdict(c) for c in conflicts]} if conflicts else {}),
+                **{name: [asdict(entry) for entry in entries] for name, entries in more.items() if entries},
             }
         )
         with _tracer.start_as_current_span("memory.record", attributes={"anneal.outcomes": len(checked)}):
@@ -79,7 +108,9 @@ class Memories:
 
                 async def write() -> bytes:
                     counts = await self._write(tx, run_id, scope, checked)
-                    await tx.save_conflicts(scope, run_id, conflicts)
+                    await tx.save_conflicts(scope, run_id, taught.conflicts)
+                    await tx.save_lessons(scope, run_id, lessons)
+                    await tx.save_times(scope.skill, run_id, taught.times)
                     return canonical_json(asdict(counts))
 
                 answer = json.loads(await tx.once(f"Record:{key}", request, write))
@@ -87,23 +118,32 @@ class Memories:
         await faultpoint(AFTER_COMMIT)
         return Counts(**answer)
 
-    async def recall(self, scope: Scope, item_ids: Sequence[str]) -> tuple[list[Ranked], Sequence[Conflict]]:
-        """The best tip and the newest bans of each item, in the items' order, and what undid them; for exactly this
-
-        fingerprint.
+    async def recall(self, scope: Scope, item_ids: Sequence[str], categories: Sequence[str] = ()) -> Recalled:
+        """The best tip, the newest bans and lessons of each item, in the items' order, and what undid them; for exactly
+        this fingerprint. What items usually take is of all machines. categories: of the items, in their order.
         """
         check_scope(scope)
         self._check_size(len(item_ids), "item_ids")
         for n, item_id in enumerate(item_ids):
             check_item_id(item_id, f"item_ids[{n}]")
+        if categories and len(categories) != len(item_ids):
+            raise InvalidArgument("categories has one entry for each of item_ids, or none", field="categories")
         with _tracer.start_as_current_span("memory.recall", attributes={"anneal.items": len(item_ids)}) as span:
             async with self._store.transaction() as tx:
                 found = await tx.recallable(scope, item_ids)
                 now = await tx.now()
                 chosen = rules.select(found, item_ids, now, self._limits)
                 conflicts = await tx.conflicts(scope, item_ids, now - timedelta(days=self._limits.tip_ttl_days))
-            span.set_attribute("anneal.memories", len(chosen))
-        return chosen, conflicts
+                lessons = await tx.lessons(
+                    scope,
+                    item_ids,
+                    now - timedelta(days=self._limits.ban_ttl_days),
+                    self._settings.lessons_per_item,
+                )
+                kinds = dict(zip(item_ids, categories or [""] * len(item_ids), strict=True))
+                usual = await tx.usual_times(scope.skill, kinds)
+            span.set_attribute("anneal.memories", len(chosen) + len(lessons))
+        return Recalled(chosen=chosen, conflicts=conflicts, lessons=lessons, usual=usual)
 
     async def newest(self, skill: str, limit: int) -> list[Ranked]:
         """Memories in use, last seen first. limit 0: 100; at most 1000."""
@@ -123,8 +163,10 @@ class Memories:
 
             async def forget() -> bytes:
                 memory = await tx.memory(id_)
+                if memory is None and await tx.forget_lesson(id_):
+                    return b""
                 if memory is None:
-                    raise NotFound(f"no tip or ban has the id {id_[:80]!r}", field="tip_id")
+                    raise NotFound(f"no tip, ban or lesson has the id {id_[:80]!r}", field="tip_id")
                 await tx.lock_scope(Scope(skill=memory.skill, fingerprint=memory.fingerprint))
                 current = await tx.memory(id_) or memory
                 if not current.forgotten:

@@ -40,6 +40,12 @@ class MemorySettings(ServiceSettings):
         le=200,
         description="Bans that one recall gives for an item, newest first; bounds the answer.",
     )
+    lessons_per_item: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        description="Lessons that one recall gives for an item, newest first: they go into prompts.",
+    )
     max_content_bytes: int = Field(
         default=131_072,
         ge=1024,

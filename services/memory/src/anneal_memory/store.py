@@ -5,10 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from anneal_memory.lessons import LessonTx
 from anneal_memory.model import Change, Conflict, Memory, Scope
 
 
-class Tx(Protocol):
+class Tx(LessonTx, Protocol):
     """One transaction."""
 
     async def once(self, key: str, request: bytes, run: Callable[[], Awaitable[bytes]]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from anneal_runtime.postgres import Connection, Database, once
 
+from anneal_memory.lessons_postgres import PostgresLessons
 from anneal_memory.model import Change, Conflict, Kind, Memory, Scope
 from anneal_memory.store import Tx
 
@@ -40,7 +41,7 @@ class PostgresStore:
             yield PostgresTx(conn)
 
 
-class PostgresTx:
+class PostgresTx(PostgresLessons):
     """One transaction on one connection."""
 
     def __init__(self, conn: Connection) -> None:

@@ -8,6 +8,7 @@ from anneal.evaluator.v1 import evaluator_pb2 as evl
 from anneal.supervisor.v1 import supervisor_pb2 as pb
 from anneal_contracts.facts import SkillPolicy
 from anneal_core import events as ev
+from anneal_core.limits import ItemLimits, RoleLimits
 from anneal_runtime.errors import InvalidArgument, Leased, NotFound
 
 from anneal_supervisor.settings import SupervisorSettings
@@ -63,7 +64,29 @@ def limits_of(spec: pb.RunSpec, settings: SupervisorSettings) -> ev.Limits:
         raise InvalidArgument("cannot be combined with item_ids", field="limit")
     if len(spec.tailoring) > _MAX_TAILORING:
         raise InvalidArgument(f"may have {_MAX_TAILORING} bytes at the most", field="tailoring")
-    return ev.Limits(time_budget_s=budget, max_attempts=attempts, max_steps=steps, max_group=settings.max_group)
+    return ev.Limits(
+        time_budget_s=budget,
+        max_attempts=attempts,
+        max_steps=steps,
+        max_group=settings.max_group,
+        item=ItemLimits(
+            time_s=settings.item_time_s,
+            time_factor=settings.item_time_factor,
+            time_floor_s=settings.item_time_floor_s,
+            steps=settings.item_steps,
+            tokens=settings.item_tokens,
+        ),
+        roles=RoleLimits(
+            probes=settings.probes_per_item,
+            probes_now=settings.probes_per_turn,
+            lessons=settings.lessons_per_item,
+            choices=settings.choices_per_run,
+            engagements=settings.engagements_per_item,
+            review_failures=settings.review_failures,
+            review_gaps=settings.review_gaps,
+            similarity=settings.plateau_similarity,
+        ),
+    )
 
 
 def _exclusions(given: Sequence[pb.Exclusion]) -> dict[str, str]:

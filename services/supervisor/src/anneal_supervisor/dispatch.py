@@ -30,6 +30,7 @@ from anneal_core.triage import Response
 from anneal_runtime.errors import AnnealError, Internal
 from google.protobuf.duration_pb2 import Duration
 
+from anneal_supervisor.learnt import lessons, times
 from anneal_supervisor.store import Outgoing, Store
 
 if TYPE_CHECKING:
@@ -205,6 +206,8 @@ class Dispatcher:
                 fingerprint=state.fingerprint,
                 outcomes=outcomes,
                 conflicts=[mem.Conflict(item_id=i, undone_by=others) for i, others in conflicts(state).items()],
+                lessons=lessons(state),
+                times=times(state),
             )
         )
         return Recorded(command_id=pending.command_id, tips=answer.tips, bans=answer.bans)

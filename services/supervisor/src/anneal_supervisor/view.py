@@ -11,6 +11,8 @@ from anneal_core.chain import Event
 from anneal_core.events import Spec
 from anneal_core.state import Attempt, ItemState, RunState
 
+from anneal_supervisor.story import story
+
 
 def counts(score: ScoreCounts) -> common_pb2.ScoreCounts:
     """Counts of a scan on the wire."""
@@ -76,7 +78,7 @@ def run_message(state: RunState, now: float, *, items: bool = True) -> pb.Run:
         for d in state.diagnoses
     )
     if items:
-        run.items.extend(_item(state.items[i]) for i in state.order)
+        run.items.extend(_item(state, state.items[i]) for i in state.order)
         run.recalled_anything = any(
             a.candidate.source is FixSource.RECALLED for i in state.items.values() for a in i.attempts
         )
@@ -125,7 +127,7 @@ def _spec(spec: Spec, state: RunState) -> pb.RunSpec:
     return message
 
 
-def _item(item: ItemState) -> pb.Item:
+def _item(state: RunState, item: ItemState) -> pb.Item:
     words = item.reflection
     return pb.Item(
         id=item.detail.id,
@@ -141,6 +143,7 @@ def _item(item: ItemState) -> pb.Item:
         detail_json=canonical_json(item.detail),
         model_words=f"{words.model}: {words.words}" if words and words.words else "",
         final_outcome=item.final.value if item.final else "",
+        story=story(state, item),
     )
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61nneal/memory/v1/memory.proto\x12\x10\x61nneal.memory.v1\"\x8a\x02\n\x03Tip\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x13\n\x0b\x61\x63tion_hash\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x63tion_kind\x18\x07 \x01(\t\x12\x14\n\x0c\x61\x63tion_title\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\t \x01(\t\x12\x0e\n\x06origin\x18\n \x01(\t\x12\x0f\n\x07utility\x18\x0b \x01(\x01\x12\x11\n\tmechanism\x18\x0c \x01(\t\x12\x0e\n\x06run_id\x18\r \x01(\t\x12\x0c\n\x04uses\x18\x0e \x01(\x05\x12\x11\n\tsuccesses\x18\x0f \x01(\x05\"S\n\rRecallRequest\x12\r\n\x05skill\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\".\n\x08\x43onflict\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x11\n\tundone_by\x18\x02 \x03(\t\"d\n\x0eRecallResponse\x12#\n\x04tips\x18\x01 \x03(\x0b\x32\x15.anneal.memory.v1.Tip\x12-\n\tconflicts\x18\x02 \x03(\x0b\x32\x1a.anneal.memory.v1.Conflict\"\xae\x01\n\x07Outcome\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x63tion_hash\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x63tion_kind\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x63tion_title\x18\x04 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\t\x12\x0e\n\x06origin\x18\x06 \x01(\t\x12\x0e\n\x06worked\x18\x07 \x01(\x08\x12\x11\n\tmechanism\x18\x08 \x01(\t\x12\x0e\n\x06tip_id\x18\t \x01(\t\"\xb8\x01\n\rRecordRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05skill\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12+\n\x08outcomes\x18\x05 \x03(\x0b\x32\x19.anneal.memory.v1.Outcome\x12-\n\tconflicts\x18\x06 \x03(\x0b\x32\x1a.anneal.memory.v1.Conflict\",\n\x0eRecordResponse\x12\x0c\n\x04tips\x18\x01 \x01(\x05\x12\x0c\n\x04\x62\x61ns\x18\x02 \x01(\x05\"/\n\x0fListTipsRequest\x12\r\n\x05skill\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\"7\n\x10ListTipsResponse\x12#\n\x04tips\x18\x01 \x03(\x0b\x32\x15.anneal.memory.v1.Tip\"8\n\rForgetRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0e\n\x06tip_id\x18\x02 \x01(\t\"\x10\n\x0e\x46orgetResponse2\xc9\x02\n\rMemoryService\x12K\n\x06Recall\x12\x1f.anneal.memory.v1.RecallRequest\x1a .anneal.memory.v1.RecallResponse\x12K\n\x06Record\x12\x1f.anneal.memory.v1.RecordRequest\x1a .anneal.memory.v1.RecordResponse\x12Q\n\x08ListTips\x12!.anneal.memory.v1.ListTipsRequest\x1a\".anneal.memory.v1.ListTipsResponse\x12K\n\x06\x46orget\x12\x1f.anneal.memory.v1.ForgetRequest\x1a .anneal.memory.v1.ForgetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61nneal/memory/v1/memory.proto\x12\x10\x61nneal.memory.v1\"\x8a\x02\n\x03Tip\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x13\n\x0b\x61\x63tion_hash\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x63tion_kind\x18\x07 \x01(\t\x12\x14\n\x0c\x61\x63tion_title\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\t \x01(\t\x12\x0e\n\x06origin\x18\n \x01(\t\x12\x0f\n\x07utility\x18\x0b \x01(\x01\x12\x11\n\tmechanism\x18\x0c \x01(\t\x12\x0e\n\x06run_id\x18\r \x01(\t\x12\x0c\n\x04uses\x18\x0e \x01(\x05\x12\x11\n\tsuccesses\x18\x0f \x01(\x05\"g\n\rRecallRequest\x12\r\n\x05skill\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x12\n\ncategories\x18\x05 \x03(\t\".\n\x08\x43onflict\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x11\n\tundone_by\x18\x02 \x03(\t\"y\n\x06Lesson\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06lesson\x18\x03 \x01(\t\x12\x11\n\tmechanism\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61ns\x18\x05 \x03(\t\x12\x11\n\tcertainty\x18\x06 \x01(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\">\n\x08ItemTime\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"-\n\tUsualTime\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\xbb\x01\n\x0eRecallResponse\x12#\n\x04tips\x18\x01 \x03(\x0b\x32\x15.anneal.memory.v1.Tip\x12-\n\tconflicts\x18\x02 \x03(\x0b\x32\x1a.anneal.memory.v1.Conflict\x12)\n\x07lessons\x18\x03 \x03(\x0b\x32\x18.anneal.memory.v1.Lesson\x12*\n\x05usual\x18\x04 \x03(\x0b\x32\x1b.anneal.memory.v1.UsualTime\"\xae\x01\n\x07Outcome\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x63tion_hash\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x63tion_kind\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x63tion_title\x18\x04 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\t\x12\x0e\n\x06origin\x18\x06 \x01(\t\x12\x0e\n\x06worked\x18\x07 \x01(\x08\x12\x11\n\tmechanism\x18\x08 \x01(\t\x12\x0e\n\x06tip_id\x18\t \x01(\t\"\x8e\x02\n\rRecordRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05skill\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12+\n\x08outcomes\x18\x05 \x03(\x0b\x32\x19.anneal.memory.v1.Outcome\x12-\n\tconflicts\x18\x06 \x03(\x0b\x32\x1a.anneal.memory.v1.Conflict\x12)\n\x07lessons\x18\x07 \x03(\x0b\x32\x18.anneal.memory.v1.Lesson\x12)\n\x05times\x18\x08 \x03(\x0b\x32\x1a.anneal.memory.v1.ItemTime\",\n\x0eRecordResponse\x12\x0c\n\x04tips\x18\x01 \x01(\x05\x12\x0c\n\x04\x62\x61ns\x18\x02 \x01(\x05\"/\n\x0fListTipsRequest\x12\r\n\x05skill\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\"7\n\x10ListTipsResponse\x12#\n\x04tips\x18\x01 \x03(\x0b\x32\x15.anneal.memory.v1.Tip\"8\n\rForgetRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0e\n\x06tip_id\x18\x02 \x01(\t\"\x10\n\x0e\x46orgetResponse2\xc9\x02\n\rMemoryService\x12K\n\x06Recall\x12\x1f.anneal.memory.v1.RecallRequest\x1a .anneal.memory.v1.RecallResponse\x12K\n\x06Record\x12\x1f.anneal.memory.v1.RecordRequest\x1a .anneal.memory.v1.RecordResponse\x12Q\n\x08ListTips\x12!.anneal.memory.v1.ListTipsRequest\x1a\".anneal.memory.v1.ListTipsResponse\x12K\n\x06\x46orget\x12\x1f.anneal.memory.v1.ForgetRequest\x1a .anneal.memory.v1.ForgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIP']._serialized_start=52
   _globals['_TIP']._serialized_end=318
   _globals['_RECALLREQUEST']._serialized_start=320
-  _globals['_RECALLREQUEST']._serialized_end=403
-  _globals['_CONFLICT']._serialized_start=405
-  _globals['_CONFLICT']._serialized_end=451
-  _globals['_RECALLRESPONSE']._serialized_start=453
-  _globals['_RECALLRESPONSE']._serialized_end=553
-  _globals['_OUTCOME']._serialized_start=556
-  _globals['_OUTCOME']._serialized_end=730
-  _globals['_RECORDREQUEST']._serialized_start=733
-  _globals['_RECORDREQUEST']._serialized_end=917
-  _globals['_RECORDRESPONSE']._serialized_start=919
-  _globals['_RECORDRESPONSE']._serialized_end=963
-  _globals['_LISTTIPSREQUEST']._serialized_start=965
-  _globals['_LISTTIPSREQUEST']._serialized_end=1012
-  _globals['_LISTTIPSRESPONSE']._serialized_start=1014
-  _globals['_LISTTIPSRESPONSE']._serialized_end=1069
-  _globals['_FORGETREQUEST']._serialized_start=1071
-  _globals['_FORGETREQUEST']._serialized_end=1127
-  _globals['_FORGETRESPONSE']._serialized_start=1129
-  _globals['_FORGETRESPONSE']._serialized_end=1145
-  _globals['_MEMORYSERVICE']._serialized_start=1148
-  _globals['_MEMORYSERVICE']._serialized_end=1477
+  _globals['_RECALLREQUEST']._serialized_end=423
+  _globals['_CONFLICT']._serialized_start=425
+  _globals['_CONFLICT']._serialized_end=471
+  _globals['_LESSON']._serialized_start=473
+  _globals['_LESSON']._serialized_end=594
+  _globals['_ITEMTIME']._serialized_start=596
+  _globals['_ITEMTIME']._serialized_end=658
+  _globals['_USUALTIME']._serialized_start=660
+  _globals['_USUALTIME']._serialized_end=705
+  _globals['_RECALLRESPONSE']._serialized_start=708
+  _globals['_RECALLRESPONSE']._serialized_end=895
+  _globals['_OUTCOME']._serialized_start=898
+  _globals['_OUTCOME']._serialized_end=1072
+  _globals['_RECORDREQUEST']._serialized_start=1075
+  _globals['_RECORDREQUEST']._serialized_end=1345
+  _globals['_RECORDRESPONSE']._serialized_start=1347
+  _globals['_RECORDRESPONSE']._serialized_end=1391
+  _globals['_LISTTIPSREQUEST']._serialized_start=1393
+  _globals['_LISTTIPSREQUEST']._serialized_end=1440
+  _globals['_LISTTIPSRESPONSE']._serialized_start=1442
+  _globals['_LISTTIPSRESPONSE']._serialized_end=1497
+  _globals['_FORGETREQUEST']._serialized_start=1499
+  _globals['_FORGETREQUEST']._serialized_end=1555
+  _globals['_FORGETRESPONSE']._serialized_start=1557
+  _globals['_FORGETRESPONSE']._serialized_end=1573
+  _globals['_MEMORYSERVICE']._serialized_start=1576
+  _globals['_MEMORYSERVICE']._serialized_end=1905
 # @@protoc_insertion_point(module_scope)

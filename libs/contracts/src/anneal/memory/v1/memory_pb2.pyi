@@ -91,11 +91,16 @@ class RecallRequest(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     ITEM_IDS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
     skill: _builtins.str
     fingerprint: _builtins.str
     role: _builtins.str
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Category of each item, in the order of item_ids; empty: not told."""
+
     def __init__(
         self,
         *,
@@ -103,10 +108,11 @@ class RecallRequest(_message.Message):
         fingerprint: _builtins.str = ...,
         item_ids: _abc.Iterable[_builtins.str] | None = ...,
         role: _builtins.str = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "item_ids", b"item_ids", "role", b"role", "skill", b"skill"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "fingerprint", b"fingerprint", "item_ids", b"item_ids", "role", b"role", "skill", b"skill"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,24 +144,124 @@ class Conflict(_message.Message):
 Global___Conflict: _TypeAlias = Conflict  # noqa: Y015
 
 @_typing.final
+class Lesson(_message.Message):
+    """What a failed attempt taught, in a model's words: told to later turns as material, never as an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    LESSON_FIELD_NUMBER: _builtins.int
+    MECHANISM_FIELD_NUMBER: _builtins.int
+    BANS_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    item_id: _builtins.str
+    lesson: _builtins.str
+    mechanism: _builtins.str
+    certainty: _builtins.str
+    """low, medium or high."""
+    run_id: _builtins.str
+    @_builtins.property
+    def bans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        lesson: _builtins.str = ...,
+        mechanism: _builtins.str = ...,
+        bans: _abc.Iterable[_builtins.str] | None = ...,
+        certainty: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bans", b"bans", "certainty", b"certainty", "id", b"id", "item_id", b"item_id", "lesson", b"lesson", "mechanism", b"mechanism", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lesson: _TypeAlias = Lesson  # noqa: Y015
+
+@_typing.final
+class ItemTime(_message.Message):
+    """How long an item took from its first command to its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    category: _builtins.str
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        category: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "item_id", b"item_id", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemTime: _TypeAlias = ItemTime  # noqa: Y015
+
+@_typing.final
+class UsualTime(_message.Message):
+    """What such an item took before: of the same id, else of the same category."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsualTime: _TypeAlias = UsualTime  # noqa: Y015
+
+@_typing.final
 class RecallResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TIPS_FIELD_NUMBER: _builtins.int
     CONFLICTS_FIELD_NUMBER: _builtins.int
+    LESSONS_FIELD_NUMBER: _builtins.int
+    USUAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tip]: ...
     @_builtins.property
     def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]: ...
+    @_builtins.property
+    def lessons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lesson]: ...
+    @_builtins.property
+    def usual(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsualTime]: ...
     def __init__(
         self,
         *,
         tips: _abc.Iterable[Global___Tip] | None = ...,
         conflicts: _abc.Iterable[Global___Conflict] | None = ...,
+        lessons: _abc.Iterable[Global___Lesson] | None = ...,
+        usual: _abc.Iterable[Global___UsualTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "tips", b"tips"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "lessons", b"lessons", "tips", b"tips", "usual", b"usual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,6 +321,8 @@ class RecordRequest(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
     CONFLICTS_FIELD_NUMBER: _builtins.int
+    LESSONS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     run_id: _builtins.str
     skill: _builtins.str
@@ -223,6 +331,10 @@ class RecordRequest(_message.Message):
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]: ...
     @_builtins.property
     def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]: ...
+    @_builtins.property
+    def lessons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lesson]: ...
+    @_builtins.property
+    def times(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemTime]: ...
     def __init__(
         self,
         *,
@@ -232,10 +344,12 @@ class RecordRequest(_message.Message):
         fingerprint: _builtins.str = ...,
         outcomes: _abc.Iterable[Global___Outcome] | None = ...,
         conflicts: _abc.Iterable[Global___Conflict] | None = ...,
+        lessons: _abc.Iterable[Global___Lesson] | None = ...,
+        times: _abc.Iterable[Global___ItemTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "outcomes", b"outcomes", "run_id", b"run_id", "skill", b"skill"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "lessons", b"lessons", "outcomes", b"outcomes", "run_id", b"run_id", "skill", b"skill", "times", b"times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ isort:skip_file
 The supervisor owns runs: event log, state machine, items, budgets of time and attempts, dispatch, run leases."""
 
 from anneal.common.v1 import common_pb2 as _common_pb2
+from anneal.supervisor.v1 import story_pb2 as _story_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -451,6 +452,7 @@ class Item(_message.Message):
     DETAIL_JSON_FIELD_NUMBER: _builtins.int
     MODEL_WORDS_FIELD_NUMBER: _builtins.int
     FINAL_OUTCOME_FIELD_NUMBER: _builtins.int
+    STORY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     title: _builtins.str
     category: _builtins.str
@@ -471,6 +473,10 @@ class Item(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]: ...
+    @_builtins.property
+    def story(self) -> _story_pb2.ItemStory:
+        """What the model roles did, and what decided the end."""
+
     def __init__(
         self,
         *,
@@ -487,10 +493,11 @@ class Item(_message.Message):
         detail_json: _builtins.bytes = ...,
         model_words: _builtins.str = ...,
         final_outcome: _builtins.str = ...,
+        story: _story_pb2.ItemStory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["story", b"story"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_made", b"attempts_made", "category", b"category", "detail_json", b"detail_json", "final_outcome", b"final_outcome", "id", b"id", "model_words", b"model_words", "plan", b"plan", "reason", b"reason", "rung", b"rung", "severity", b"severity", "state", b"state", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_made", b"attempts_made", "category", b"category", "detail_json", b"detail_json", "final_outcome", b"final_outcome", "id", b"id", "model_words", b"model_words", "plan", b"plan", "reason", b"reason", "rung", b"rung", "severity", b"severity", "state", b"state", "story", b"story", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

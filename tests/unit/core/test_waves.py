@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from anneal_contracts.facts import ItemDetail, OrderRule, Outcome
-from anneal_core import chain, gate
+from anneal_contracts.facts import ItemDetail, Mutability, OrderRule, Outcome
+from anneal_core import approvals, chain, gate
 from anneal_core import events as ev
+from anneal_core.decide import decide
 from anneal_core.evolve import evolve
 from anneal_core.state import RunState
 
@@ -102,6 +103,36 @@ def test_what_a_gate_finds_undone_is_mended_by_the_script_that_had_held() -> Non
     assert (found.item_id, found.suspects, found.action) == ("a", ("b",), "reopen")
     assert found.confidence >= gate.SURE_ENOUGH
     assert gate.conflicts(state) == {"a": ("b",)}
+
+
+def test_an_item_of_an_earlier_wave_that_a_later_gate_finds_undone_is_mended_before_the_next_wave() -> None:
+    w = World(items=chain_of(("a", ""), ("b", "a"), ("c", "b")), gates={("a", 2): Outcome.FAIL})
+    state = run(w)
+    assert worked(w) == ["a", "b", "a", "c"]
+    assert {i.state for i in state.items.values()} == {ev.ItemStateName.COMPLETED}
+
+
+def test_an_item_of_an_earlier_wave_that_waits_for_a_person_again_holds_the_wave_open() -> None:
+    risky = candidate("a", mutability=Mutability.DESTRUCTIVE)
+    w = World(
+        items=chain_of(("a", ""), ("b", "a"), ("c", "b")), ladders={"a": [risky]}, gates={("a", 2): Outcome.FAIL}
+    )
+    w.create()
+    for _ in range(300):
+        for payload in (payloads := decide(w.state, w.now)):
+            w.append(payload)
+        if w.state.ended:
+            break
+        if payloads:
+            continue
+        if w.state.pending:
+            w.answer_one()
+            continue
+        ((asked_of, asked),) = approvals.open_questions(w.state).items()
+        word = {"attempt": asked.attempt, "action_hash": asked.action_hash, "granted": True, "by": "ann"}
+        w.append(ev.ApprovalAnswered(item_id=asked_of, **word), actor="person:ann")
+    assert worked(w) == ["a", "b", "a", "c"]
+    assert [a.attempt for a in w.state.items["a"].approvals] == [1, 2]
 
 
 def test_three_rounds_of_mending_and_then_a_person() -> None:

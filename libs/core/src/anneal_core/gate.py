@@ -6,6 +6,7 @@ nothing is changed. What is not mended after three rounds goes to a person.
 
 from anneal_core import events as ev
 from anneal_core.issue import Payloads, issue
+from anneal_core.ordering import reached
 from anneal_core.state import ItemState, RunState
 from anneal_core.triage import HOLDS
 
@@ -20,7 +21,7 @@ def continue_wave(state: RunState, now: float) -> Payloads:
     """What follows when no item of the wave is left: its gate, its mending, or the next wave; nothing: all are done."""
     if state.engine < 2 or state.wave >= len(state.waves):
         return ()
-    if any(state.items[i].state is ev.ItemStateName.WAITING for i in state.waves[state.wave]):
+    if any(state.items[i].state is ev.ItemStateName.WAITING for i in reached(state)):
         return ()
     mended = _mended(state)
     if not state.gates or state.wave == len(state.waves) - 1 or not mended or state.halt or state.cancel:

@@ -1,7 +1,8 @@
 """Which items a round has, and in what order: deterministic, whatever the order they were found in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 
 from anneal_contracts.facts import ItemDetail, Outcome
 
@@ -9,7 +10,7 @@ from anneal_core.events import ItemStateName
 from anneal_core.graph import suggested
 from anneal_core.state import RunState
 
-_UNSETTLED = frozenset({ItemStateName.QUEUED, ItemStateName.ACTIVE, ItemStateName.WAITING})
+UNSETTLED = frozenset({ItemStateName.QUEUED, ItemStateName.ACTIVE, ItemStateName.WAITING})
 
 
 def to_plan(state: RunState) -> tuple[ItemDetail, ...]:
@@ -55,9 +56,13 @@ def in_order(state: RunState, chosen: Sequence[str]) -> tuple[str, ...]:
 
 
 def queued(state: RunState) -> Iterator[str]:
-    """The items that wait for their turn in the present wave, in order."""
-    wave = state.waves[state.wave] if state.wave < len(state.waves) else () if state.waves else state.order
-    return (i for i in wave if state.items[i].state is ItemStateName.QUEUED)
+    """The items that wait for their turn, in order: those of the present wave, behind what a gate reopened before it."""
+    return (i for i in reached(state) if state.items[i].state is ItemStateName.QUEUED)
+
+
+def reached(state: RunState) -> Iterable[str]:
+    """The round's items up to the present wave, in order."""
+    return chain.from_iterable(state.waves[: state.wave + 1]) if state.waves else state.order
 
 
 def next_item(state: RunState) -> str:
@@ -78,7 +83,7 @@ def waits_for(state: RunState, item_id: str) -> str:
             continue
         others = [i for i in state.order if i != item_id and _is_among(state.items[i].detail, rule.behind)]
         others = [i for i in others if not any(fnmatchcase(i, glob) for glob in rule.items)]
-        settled = sum(state.items[i].state not in _UNSETTLED for i in others)
+        settled = sum(state.items[i].state not in UNSETTLED for i in others)
         if others and settled < rule.share * len(others):
             return f"{rule.why} ({settled} of {len(others)} settled)"
     return ""

@@ -21,6 +21,7 @@ from anneal_lab.proc import run
 _BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 _STOP_S = 15.0
 _POLL_S = 0.01
+_last_keeper: dict[str, int] = {}
 
 
 def processes(paths: MachinePaths) -> list[int]:
@@ -52,13 +53,21 @@ def _escaped(name: str) -> str:
 
 
 def keeper(paths: MachinePaths) -> int | None:
-    """The systemd-nspawn process of the machine, found by its arguments."""
-    wanted = f"--machine={paths.unique}".encode()
+    """The machine's systemd-nspawn process. The one of last time is looked at first: a search reads all of /proc."""
+    known = _last_keeper.get(paths.unique)
+    if known is not None and _is_keeper(known, paths):
+        return known
     for pid in processes(paths):
-        arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
-        if arguments and arguments[0].endswith(b"systemd-nspawn") and wanted in arguments:
+        if _is_keeper(pid, paths):
+            _last_keeper[paths.unique] = pid
             return pid
     return None
+
+
+def _is_keeper(pid: int, paths: MachinePaths) -> bool:
+    """By its arguments, which a dead process has none of."""
+    arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
+    return arguments[0].endswith(b"systemd-nspawn") and f"--machine={paths.unique}".encode() in arguments
 
 
 def init_process(paths: MachinePaths) -> int | None:

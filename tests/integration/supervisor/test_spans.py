@@ -148,14 +148,14 @@ def a_run_is_one_trace_from_the_run_over_its_items_to_their_attempts(traced: Tra
 def an_attempt_has_what_was_done_for_it_below_it_and_that_the_calls_it_made(traced: Trace) -> None:
     attempt = traced.find("anneal.attempt", KEPT, attempt=1, ending="kept")
     assert traced.below(attempt) == ["anneal.apply", "anneal.evaluate", "anneal.snapshot"]
-    for name, call in (
-        ("anneal.apply", "BeginEffect"),
-        ("anneal.apply", "FinishEffect"),
-        ("anneal.evaluate", "GetTarget"),
-        ("anneal.snapshot", "Snapshot"),
+    for name, item_id, call in (
+        ("anneal.discover", "", "GetTarget"),
+        ("anneal.apply", KEPT, "BeginEffect"),
+        ("anneal.apply", KEPT, "FinishEffect"),
+        ("anneal.snapshot", KEPT, "Snapshot"),
     ):
         method = f"anneal.checkpoint.v1.CheckpointService/{call}"
-        assert method in traced.below(traced.find(name, KEPT)), name
+        assert method in traced.below(traced.find(name, item_id)), name
     # The other side of a call is below this one, and what it did below that.
     client = next(
         s

@@ -8,9 +8,9 @@ import asyncio
 import hmac
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -33,7 +33,6 @@ _tracer = telemetry.tracer(__name__)
 
 Register = Callable[[grpc.aio.Server], None]
 _Behaviour = Callable[[Any, Any], Any]
-_HEALTH = f"/{health.SERVICE_NAME}/"
 _MIN_TOKEN = 16
 
 _SERVER_OPTIONS: list[tuple[str, Any]] = [
@@ -46,21 +45,41 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-class _Door(grpc.aio.ServerInterceptor):
-    """Stands before every method of a server."""
+class _Guarded(grpc.GenericRpcHandler):
+    """The methods of a service, each behind the door. Made once a method."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(
+        self, inner: grpc.GenericRpcHandler, guard: "Callable[[str, Any], grpc.RpcMethodHandler[Any, Any]]"
+    ) -> None:
+        self._inner = inner
+        self._guard = guard
+        self._known: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        known = self._known.get(details.method)
+        if known is None and (handler := self._inner.service(details)) is not None:
+            known = self._known[details.method] = self._guard(details.method, handler)
+        return known
+
+
+class _Door:
+    """Stands before every method of a server: services are registered through it.
+
+    An interceptor would do the same, and build every handler anew for each call.
+    """
+
+    def __init__(self, token: str, server: grpc.aio.Server) -> None:
         self._expected = f"Bearer {token}".encode()
+        self._server = server
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        method: str = handler_call_details.method
-        if handler is None or method.startswith(_HEALTH):
-            return handler
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """What generated code calls with the methods of a service."""
+        self._server.add_generic_rpc_handlers([_Guarded(handler, self._guarded) for handler in handlers])
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Generated code registers the same methods this way too; the other way is enough."""
+
+    def _guarded(self, method: str, handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
         kind = (
             ("stream" if handler.request_streaming else "unary")
             + "_"
@@ -68,11 +87,12 @@ class _Door(grpc.aio.ServerInterceptor):
         )
         make = self._streaming if handler.response_streaming else self._unary
         build = getattr(grpc, f"{kind}_rpc_method_handler")
-        return build(
+        guarded: grpc.RpcMethodHandler[Any, Any] = build(
             make(method, getattr(handler, kind)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+        return guarded
 
     def _unary(self, method: str, behaviour: _Behaviour) -> _Behaviour:
         async def call(request: Any, context: Any) -> Any:
@@ -124,6 +144,10 @@ class _Door(grpc.aio.ServerInterceptor):
     def _authenticate(self, metadata: dict[str, str]) -> None:
         if not hmac.compare_digest(metadata.get(rpc_wire.AUTH_KEY, "").encode(), self._expected):
             raise Unauthenticated("the call carries no valid token")
+
+
+# What registers itself asks whether this is one of asyncio's servers.
+grpc.aio.Server.register(_Door)
 
 
 @asynccontextmanager
@@ -198,13 +222,14 @@ async def serve(
     if len(token) < _MIN_TOKEN:
         raise InvalidArgument(f"must have {_MIN_TOKEN} characters or more", field="auth_token")
     options = [*_SERVER_OPTIONS, *rpc_wire.size_options(max_message_mb)]
-    server = grpc.aio.server(interceptors=[_Door(token)], options=options)
+    server = grpc.aio.server(options=options)
+    door = cast(grpc.aio.Server, _Door(token, server))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for _, register in services:
-        register(server)
+        register(door)
     names = [name for name, _ in services]
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], door)
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as e:

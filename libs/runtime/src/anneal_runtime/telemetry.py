@@ -16,12 +16,14 @@ def configure(service: str, otlp_endpoint: str) -> None:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    from anneal_runtime.span_ids import SpanIds
+    from anneal_runtime.span_ids import SpanIds, WhileHeard
 
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     resource = Resource({"service.name": f"anneal-{service}"})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=SpanIds())
+    sampler = WhileHeard()
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=SpanIds(), sampler=sampler)
+    sampler.watch(provider)
     if otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor

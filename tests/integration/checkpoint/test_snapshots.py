@@ -129,7 +129,7 @@ async def test_a_key_of_another_operation_is_refused(stub: Stub) -> None:
 
 async def test_a_generation_that_is_not_there_is_named(stub: Stub) -> None:
     token = await acquire(stub, "run-1")
-    with pytest.raises(FailedPrecondition, match="generation 0") as early:
+    with pytest.raises(FailedPrecondition, match="no earlier generation") as early:
         await stub.Snapshot(snapshot_request("run-1", token, 1))
     with pytest.raises(NotFound) as missing:
         await stub.Restore(restore_request("run-1", token, 0, key="k"))
@@ -150,25 +150,35 @@ async def test_a_long_list_of_changes_is_cut(serve: Serve, driver: FolderDriver)
     assert read(driver) == ORIGINAL
 
 
-async def test_during_a_run_old_generations_go_and_after_it_all_but_the_first(stub: Stub, driver: FolderDriver) -> None:
+async def generations(stub: Stub, run_id: str) -> list[int]:
+    answer = await stub.ListGenerations(pb.ListGenerationsRequest(target="lab", run_id=run_id))
+    assert all(g.taken_at.seconds for g in answer.generations)
+    return [g.generation for g in answer.generations]
+
+
+async def test_of_a_run_the_first_the_last_and_milestones_between_them_are_kept_also_after_it(
+    stub: Stub, driver: FolderDriver
+) -> None:
     token = await acquire(stub, "run-1")
-    for generation in range(6):
+    for generation in range(14):
         await stub.Snapshot(snapshot_request("run-1", token, generation))
-    # 2 is no longer anybody's: it waits to be made into the next one.
-    assert driver.states("m1") == ["0", "2", "3", "4", "5"]
+    assert await generations(stub, "run-1") == [0, 4, 8, 11, 12, 13]
+    # 10 is no longer anybody's, though its files wait to be made into the next one.
+    assert "10" in driver.states("m1")
     with pytest.raises(NotFound):
-        await stub.Restore(restore_request("run-1", token, 2, key="k"))
+        await stub.Restore(restore_request("run-1", token, 10, key="k"))
     await release(stub, "run-1", token)
-    await eventually(lambda: driver.states("m1") == ["0"])
+    await eventually(lambda: {int(n) for n in driver.states("m1")} == {0, 4, 8, 11, 12, 13})
 
 
-async def test_the_first_states_of_the_last_two_runs_outlive_their_leases(stub: Stub, driver: FolderDriver) -> None:
+async def test_the_states_of_the_last_two_runs_outlive_their_leases(stub: Stub, driver: FolderDriver) -> None:
     for run in ("run-1", "run-2", "run-3"):
         token = await acquire(stub, run)
         await stub.Snapshot(snapshot_request(run, token, 0))
         await stub.Snapshot(snapshot_request(run, token, 1))
         await release(stub, run, token)
-    await eventually(lambda: driver.states("m1") == ["0", "0"])
+    await eventually(lambda: driver.states("m1") == ["0", "0", "1", "1"])
+    assert [await generations(stub, f"run-{n}") for n in (1, 2, 3)] == [[], [0, 1], [0, 1]]
     token = await acquire(stub, "run-2")
     write(driver, "a", "run 3 was a mistake")
     assert (await stub.Restore(restore_request("run-2", token, 0, key="k"))).restored
@@ -302,19 +312,21 @@ async def test_the_next_run_completes_a_restore_that_was_cut_off_before_it_saves
     assert read(driver) == ORIGINAL
 
 
-async def test_a_state_that_a_cut_off_restore_needs_is_not_dropped(stub: Stub, driver: FolderDriver) -> None:
-    token = await acquire(stub, "run-1")
-    for generation in range(3):
-        await stub.Snapshot(snapshot_request("run-1", token, generation))
-    write(driver, "b", "broken")
-    driver.break_restore = True
-    with pytest.raises(Unavailable):
-        await stub.Restore(restore_request("run-1", token, 1, key="k"))
-    await release(stub, "run-1", token)
-    await eventually(lambda: driver.states("m1") == ["0", "1"])
-    second = await acquire(stub, "run-2")
-    await stub.Snapshot(snapshot_request("run-2", second, 0))
-    assert read(driver) == ORIGINAL
+async def test_a_state_that_a_cut_off_restore_needs_is_not_dropped(serve: Serve, driver: FolderDriver) -> None:
+    async with serve(keep_runs=0) as stub:
+        await stub.AddTarget(pb.AddTargetRequest(idempotency_key="setup", target=lab_target()))
+        token = await acquire(stub, "run-1")
+        for generation in range(3):
+            await stub.Snapshot(snapshot_request("run-1", token, generation))
+        write(driver, "b", "broken")
+        driver.break_restore = True
+        with pytest.raises(Unavailable):
+            await stub.Restore(restore_request("run-1", token, 1, key="k"))
+        await release(stub, "run-1", token)
+        await eventually(lambda: driver.states("m1") == ["1"])
+        second = await acquire(stub, "run-2")
+        await stub.Snapshot(snapshot_request("run-2", second, 0))
+        assert read(driver) == ORIGINAL
 
 
 async def test_closing_returns_only_when_nothing_is_under_way(
@@ -328,6 +340,7 @@ async def test_closing_returns_only_when_nothing_is_under_way(
         PostgresStore(database),
         {DriverKind.NSPAWN: driver},
         keep=3,
+        milestones=4,
         max_paths=10,
         at_once=1,
     )
@@ -454,3 +467,93 @@ async def test_what_a_snapshot_that_was_cut_off_has_left_is_removed_after_the_ru
     assert (await known_states(postgres_dsn))[1] == "taking"
     await release(stub, "run-1", token)
     await eventually(lambda: driver.states("m1") == ["0"])
+
+
+# --- forks ------------------------------------------------------------------------------------------------------------
+
+
+def from_run(parent: str, run_id: str, token: int, generation: int, *, key: str = "fork") -> pb.RestoreRequest:
+    request = restore_request(run_id, token, generation, key=key, force=True)
+    request.from_run = parent
+    return request
+
+
+def first_of_fork(run_id: str, token: int, generation: int) -> pb.SnapshotRequest:
+    request = snapshot_request(run_id, token, generation)
+    request.first = True
+    return request
+
+
+async def with_three_generations(stub: Stub, driver: FolderDriver, run_id: str = "run-1") -> None:
+    token = await acquire(stub, run_id)
+    for generation in range(3):
+        write(driver, "a", f"fix {generation}")
+        await stub.Snapshot(snapshot_request(run_id, token, generation))
+    await stub.BeginEffect(effect_request(run_id, token, key="last"))
+    await stub.FinishEffect(pb.FinishEffectRequest(idempotency_key="last", state="applied"))
+    write(driver, "a", "and one more")
+    await release(stub, run_id, token)
+
+
+async def test_a_fork_goes_on_from_a_generation_of_another_run_and_has_its_own_from_there(
+    stub: Stub, driver: FolderDriver
+) -> None:
+    await with_three_generations(stub, driver)
+    token = await acquire(stub, "fork-1")
+    assert (await stub.Restore(from_run("run-1", "fork-1", token, 1))).restored
+    assert read(driver)["a"] == "fix 1"
+    await stub.Snapshot(first_of_fork("fork-1", token, 1))
+    write(driver, "a", "another fix 2")
+    await stub.Snapshot(snapshot_request("fork-1", token, 2))
+    write(driver, "a", "broken")
+    await stub.Restore(restore_request("fork-1", token, 2, key="back"))
+    assert read(driver)["a"] == "another fix 2"
+    assert await generations(stub, "fork-1") == [1, 2]
+    assert await generations(stub, "run-1") == [0, 1, 2]
+
+
+async def test_what_the_other_run_did_since_is_taken_back_in_the_ledger_as_well(
+    stub: Stub, driver: FolderDriver
+) -> None:
+    await with_three_generations(stub, driver)
+    token = await acquire(stub, "fork-1")
+    await stub.Restore(from_run("run-1", "fork-1", token, 2))
+    (effect,) = (await stub.ListEffects(pb.ListEffectsRequest(run_id="run-1"))).effects
+    assert (effect.state, effect.detail) == ("reverted", "by a restore")
+
+
+async def test_a_fork_whose_restore_was_cut_off_by_a_death_is_put_back_at_the_next_start(
+    serve: Serve, driver: FolderDriver
+) -> None:
+    async with serve() as stub:
+        await stub.AddTarget(pb.AddTargetRequest(idempotency_key="setup", target=lab_target()))
+        await with_three_generations(stub, driver)
+        token = await acquire(stub, "fork-1")
+        write(driver, "b", "broken")
+        driver.break_restore = True
+        with pytest.raises(Unavailable):
+            await stub.Restore(from_run("run-1", "fork-1", token, 1))
+    async with serve() as stub:
+        await eventually(lambda: read(driver) == {**ORIGINAL, "a": "fix 1"})
+        assert (await stub.Restore(from_run("run-1", "fork-1", token, 1))).restored
+
+
+async def test_a_generation_that_is_gone_and_a_run_that_never_was_are_named(stub: Stub, driver: FolderDriver) -> None:
+    await with_three_generations(stub, driver)
+    token = await acquire(stub, "fork-1")
+    with pytest.raises(NotFound, match="run run-1 has no saved generation 7"):
+        await stub.Restore(from_run("run-1", "fork-1", token, 7))
+    with pytest.raises(InvalidArgument) as nonsense:
+        await stub.Restore(from_run("no run/at all", "fork-1", token, 1))
+    assert nonsense.value.field == "from_run"
+    assert await generations(stub, "fork-1") == []
+
+
+async def test_one_key_is_not_for_the_own_generation_and_for_that_of_another_run(
+    stub: Stub, driver: FolderDriver
+) -> None:
+    await with_three_generations(stub, driver)
+    token = await acquire(stub, "fork-1")
+    await stub.Restore(from_run("run-1", "fork-1", token, 1))
+    with pytest.raises(AlreadyExists):
+        await stub.Restore(restore_request("fork-1", token, 1, key="fork", force=True))

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from anneal_checkpoint.effects import NEXT, advance, same_change
@@ -112,29 +113,37 @@ def states(*generations: int, run_id: str = "r", state: SnapshotState = Snapshot
 
 
 def test_during_a_run_the_first_and_the_last_states_are_kept() -> None:
-    assert superfluous_in_run(states(0, 1, 2, 3), 3) == []
-    assert superfluous_in_run(states(0, 1, 2, 3, 4, 5), 3) == ["r-2", "r-1"]
+    assert superfluous_in_run(states(0, 1, 2, 3), 3, 0) == []
+    assert superfluous_in_run(states(0, 1, 2, 3, 4, 5), 3, 0) == ["r-2", "r-1"]
 
 
-@given(st.sets(st.integers(0, 40)), st.integers(1, 5))
-def test_trimming_never_touches_generation_0_nor_the_newest(generations: set[int], keep: int) -> None:
-    dropped = set(superfluous_in_run(states(*generations), keep))
-    kept = {g for g in generations if f"r-{g}" not in dropped}
-    assert {g for g in generations if g == 0} <= kept
-    assert max(generations, default=0) in kept | {0}
-    assert len(kept - {0}) == min(keep, len(generations - {0}))
+@given(st.integers(0, 30), st.integers(0, 200), st.integers(1, 5), st.integers(0, 9))
+def test_trimming_keeps_the_first_and_the_last_and_milestones_spread_between_them(
+    first: int, more: int, keep: int, milestones: int
+) -> None:
+    kept = [first]
+    for generation in range(first + 1, first + more + 1):
+        dropped = set(superfluous_in_run(states(*kept, generation), keep, milestones))
+        kept = [g for g in (*kept, generation) if f"r-{g}" not in dropped]
+    newest = first + more
+    assert kept[0] == first and set(range(max(first, newest - keep + 1), newest + 1)) <= set(kept)
+    between = [g for g in kept[1:] if g <= newest - keep]
+    assert len(between) <= milestones
+    # A moment of the run is never further from one that is kept than twice the even spread.
+    gaps = [b - a for a, b in pairwise(kept)]
+    assert not milestones or max(gaps, default=0) <= 2 * newest / milestones + 1
 
 
-def test_after_a_run_the_last_two_runs_can_still_be_undone() -> None:
+def test_after_a_run_the_last_two_runs_can_still_be_undone_and_forked() -> None:
     newest_first = [
         *states(5, 0, run_id="c"),
-        *states(2, run_id="b"),
+        *states(2, run_id="b", state=SnapshotState.TAKING),
         *states(0, run_id="b", state=SnapshotState.TAKING),
         *states(0, run_id="a"),
         *states(0, run_id="z"),
     ]
-    # b never had a whole generation 0, so a is the second run that can be undone.
-    assert superfluous_after_run(newest_first, 2) == ["c-5", "b-2", "b-0", "z-0"]
+    # b never had a whole state, so a is the second run that can be undone.
+    assert superfluous_after_run(newest_first, 2) == ["b-2", "b-0", "z-0"]
 
 
 def test_names_of_states_are_short_and_differ_by_run() -> None:

@@ -72,6 +72,12 @@ class CheckpointApi(CheckpointServiceServicer):
             restored=done.restored, changed_paths=done.changed_paths, took=wire.duration(done.took_s)
         )
 
+    async def ListGenerations(self, request: pb.ListGenerationsRequest, context: object) -> pb.ListGenerationsResponse:
+        check_target_name(request.target, "target")
+        kept = await self._operations.generations(request.target, request.run_id)
+        found = [pb.Generation(generation=s.generation, taken_at=wire.timestamp(s.taken_at)) for s in kept]
+        return pb.ListGenerationsResponse(generations=found)
+
     async def BeginEffect(self, request: pb.BeginEffectRequest, context: object) -> pb.BeginEffectResponse:
         check_target_name(request.target, "target")
         begun = await self._effects.begin(wire.effect_from(request))
@@ -103,4 +109,6 @@ def _order(request: pb.SnapshotRequest | pb.RestoreRequest) -> Order:
         token=request.fencing_token,
         generation=request.generation,
         command_seq=request.command_seq,
+        from_run=request.from_run if isinstance(request, pb.RestoreRequest) else "",
+        first=isinstance(request, pb.SnapshotRequest) and request.first,
     )

@@ -41,6 +41,7 @@ class CheckpointApp:
             store,
             drivers,
             keep=settings.keep_generations,
+            milestones=settings.keep_milestones,
             max_paths=settings.max_changed_paths,
             at_once=settings.max_operations,
         )

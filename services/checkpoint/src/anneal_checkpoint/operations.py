@@ -21,6 +21,7 @@ from anneal_runtime.errors import AnnealError, FailedPrecondition, NotFound
 from anneal_runtime.faults import declare, faultpoint
 from anneal_runtime.telemetry import tracer
 
+from anneal_checkpoint.errors import missing_target
 from anneal_checkpoint.leases import check_holder
 from anneal_checkpoint.model import (
     Operation,
@@ -28,6 +29,7 @@ from anneal_checkpoint.model import (
     OperationState,
     Scene,
     Snapshot,
+    SnapshotState,
     Target,
 )
 from anneal_checkpoint.orders import (
@@ -58,7 +60,7 @@ _GLOBS_MAX = 500
 
 
 class Operations:
-    """Carries operations out. keep: generations of a run beside 0; max_paths: changed paths in an answer."""
+    """Carries operations out. keep, milestones: see retention; max_paths: changed paths in an answer."""
 
     def __init__(
         self,
@@ -66,12 +68,14 @@ class Operations:
         drivers: Drivers,
         *,
         keep: int,
+        milestones: int,
         max_paths: int,
         at_once: int,
     ) -> None:
         self._store = store
         self._drivers = drivers
         self._keep = keep
+        self._milestones = milestones
         self._max_paths = max_paths
         self._slots = asyncio.Semaphore(at_once)
         self._running: dict[str, asyncio.Task[Operation]] = {}
@@ -86,7 +90,8 @@ class Operations:
         """Brings a generation back unless nothing has changed. Raises as snapshot does, and NotFound."""
         if len(volatile) > _GLOBS_MAX:
             raise FailedPrecondition(f"at most {_GLOBS_MAX} volatile_paths", field="volatile_paths")
-        request_hash = digest("restore", order.target, order.run_id, order.generation, force, list(volatile))
+        asked = ["restore", order.target, order.run_id, order.generation, force, list(volatile)]
+        request_hash = digest(*asked, *([order.from_run] if order.from_run else []))
         async with self._store.transaction() as tx:
             scene = await look(tx, order, request_hash, self._drivers)
             if scene.done is not None:
@@ -94,6 +99,16 @@ class Operations:
             await intend_restore(tx, order, scene, request_hash, self._drivers)
         await faultpoint(AFTER_INTENT)
         return await self._carried(order.key, self._bring_back(order, force, volatile))
+
+    async def generations(self, target: str, run_id: str) -> Sequence[Snapshot]:
+        """What of a run can be brought back on the target's present machine, lowest generation first."""
+        async with self._store.transaction() as tx:
+            known = await tx.target(target)
+            saved = await tx.snapshots(target, run_id=run_id)
+        if known is None:
+            raise missing_target(target)
+        kept = [s for s in saved if s.state is SnapshotState.KEPT and s.machine == known.machine]
+        return sorted(kept, key=lambda s: s.generation)
 
     def start(self) -> None:
         """Completes in the background what a dead process left half done: its run may never come back."""
@@ -172,7 +187,8 @@ class Operations:
             operation_of(order, OperationKind.SNAPSHOT, request_hash), state=OperationState.DONE, took_s=took_s
         )
         # No restore is unfinished here, so none needs what is dropped.
-        superfluous = superfluous_in_run([s for s in scene.saved if s.generation <= order.generation], self._keep)
+        taken = [s for s in scene.saved if s.generation <= order.generation]
+        superfluous = superfluous_in_run(taken, self._keep, self._milestones)
         await tx.keep_snapshot(
             snapshot.name,
             done,
@@ -212,13 +228,13 @@ class Operations:
             await self._drivers[snapshot.driver].restore(snapshot.machine, snapshot.name)
         await faultpoint(AFTER_RESTORE)
         if snapshot.taken_at is not None:
-            await tx.revert_effects(snapshot.target, snapshot.run_id, snapshot.taken_at)
+            await tx.revert_effects(snapshot.target, snapshot.taken_at)
         await tx.finish_restores(snapshot.target)
 
     async def _held(self, tx: Tx, order: Order) -> Scene:
         """Holds the lease row from here on; what is recorded may be that another process has carried the order out."""
         lease = await tx.lock_lease(order.target)
-        scene = await tx.scene(order.target, order.run_id, order.generation, order.key)
+        scene = await tx.scene(order.target, order.of_run, order.generation, order.key)
         check_holder(lease, order.run_id, order.token)
         return scene
 

@@ -35,6 +35,15 @@ class Order:
     generation: int
     # Number of the event of the run's log that asks for it.
     command_seq: int = 0
+    # Run whose generation is meant; empty: the caller's own.
+    from_run: str = ""
+    # A snapshot with which the run begins, though it is not 0: a fork's.
+    first: bool = False
+
+    @property
+    def of_run(self) -> str:
+        """The run whose saved states are meant."""
+        return self.from_run or self.run_id
 
 
 def snapshot_name(run_id: str, generation: int) -> str:
@@ -50,9 +59,11 @@ async def look(tx: Tx, order: Order, request_hash: str, drivers: Drivers) -> Sce
     check_key(order.key)
     check_run_id(order.run_id)
     check_generation(order.generation)
+    if order.from_run:
+        check_run_id(order.from_run, "from_run")
     # Locked before the records are read: an operation under way ends first.
     lease = await tx.lock_lease(order.target)
-    scene = await tx.scene(order.target, order.run_id, order.generation, order.key)
+    scene = await tx.scene(order.target, order.of_run, order.generation, order.key)
     able_target(scene.target, order.target, drivers)
     if scene.operation is not None and scene.operation.request_hash != request_hash:
         raise AlreadyExists("this key belongs to another request", field="idempotency_key")
@@ -70,7 +81,7 @@ async def intend_restore(tx: Tx, order: Order, scene: Scene, request_hash: str, 
 
 
 async def intend_snapshot(tx: Tx, order: Order, scene: Scene, drivers: Drivers) -> Scene | None:
-    """A generation is taken once, and 0 first: what may be brought back is never overwritten.
+    """A generation is taken once, and 0 first, or where a fork begins: what may be brought back is never overwritten.
 
     The scene where the intent is committed already: the generation before announced this one, or an earlier try was cut
     off. Else None, and the intent is in the caller's transaction.
@@ -78,10 +89,10 @@ async def intend_snapshot(tx: Tx, order: Order, scene: Scene, drivers: Drivers) 
     there = scene.snapshot(order.generation)
     if there is not None and there.state is not SnapshotState.TAKING:
         raise AlreadyExists(f"generation {order.generation} of run {order.run_id} was taken before", field="generation")
-    if order.generation > 0:
-        first = scene.snapshot(0)
-        if first is None or first.state is not SnapshotState.KEPT:
-            raise FailedPrecondition(f"run {order.run_id} has no generation 0 to build on", field="generation")
+    if order.generation > 0 and not order.first:
+        kept = (s.generation for s in scene.saved if s.state is SnapshotState.KEPT)
+        if min(kept, default=order.generation) >= order.generation:
+            raise FailedPrecondition(f"run {order.run_id} has no earlier generation to build on", field="generation")
     target = able_target(scene.target, order.target, drivers)
     if there is not None and there.machine == target.machine:
         return scene
@@ -108,7 +119,7 @@ def operation_of(order: Order, kind: OperationKind, request_hash: str) -> Operat
         key=order.key,
         kind=kind,
         target=order.target,
-        run_id=order.run_id,
+        run_id=order.of_run,
         generation=order.generation,
         request_hash=request_hash,
     )
@@ -131,7 +142,7 @@ def kept_state(scene: Scene, order: Order, target: Target) -> Snapshot:
     snapshot = scene.snapshot(order.generation)
     if snapshot is None or snapshot.state is not SnapshotState.KEPT or snapshot.machine != target.machine:
         raise NotFound(
-            f"run {order.run_id} has no saved generation {order.generation} of target {order.target}",
+            f"run {order.of_run} has no saved generation {order.generation} of target {order.target}",
             field="generation",
         )
     return snapshot

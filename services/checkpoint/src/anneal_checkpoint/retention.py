@@ -1,7 +1,8 @@
 """Which saved states are kept. Dropping is two steps: marked here in the transaction, removed later by the sweeper.
 
-During a run: generation 0 and the last few. After it: generation 0 of the last few runs, so that a whole run can still
-be taken back. A state that an unfinished restore needs is never dropped.
+During a run: its first generation, the last few, and milestones between them. After it all of that stays for the last
+few runs, so that a whole run can be taken back and a fork can go on from a moment of it. A state that an unfinished
+restore needs is never dropped.
 """
 
 import asyncio
@@ -24,17 +25,25 @@ AFTER_DROP = declare("checkpoint.after_drop")
 _OPERATION_LIFE_S = 7 * 86_400.0
 
 
-def superfluous_in_run(snapshots: Sequence[Snapshot], keep: int) -> list[str]:
-    """Names of a run's states beyond generation 0 and the last `keep`. snapshots: of one run, any order."""
-    later = sorted((s for s in snapshots if s.generation > 0), key=lambda s: -s.generation)
-    return [s.name for s in later[keep:] if s.state is not SnapshotState.DROPPING]
+def superfluous_in_run(snapshots: Sequence[Snapshot], keep: int, milestones: int) -> list[str]:
+    """Names of a run's states beyond its first generation, the last `keep` and the milestones.
+
+    snapshots: of one run, any order. Milestones are the multiples of the least power of two of which there are no more
+    than `milestones`: as the run grows every second one goes.
+    """
+    newest_first = sorted(snapshots, key=lambda s: -s.generation)
+    newest, stride = newest_first[0].generation if newest_first else 0, 1
+    while milestones and newest // stride > milestones:
+        stride *= 2
+    older = [s for s in newest_first[keep:-1] if not milestones or s.generation % stride]
+    return [s.name for s in older if s.state is not SnapshotState.DROPPING]
 
 
 def superfluous_after_run(snapshots: Sequence[Snapshot], keep_runs: int) -> list[str]:
-    """Names of a target's states beyond generation 0 of the last `keep_runs` runs. snapshots: newest first."""
-    first = [s.name for s in snapshots if s.generation == 0 and s.state is SnapshotState.KEPT]
-    kept = set(first[:keep_runs])
-    return [s.name for s in snapshots if s.name not in kept and s.state is not SnapshotState.DROPPING]
+    """Names of a target's states beyond what is kept of the last `keep_runs` runs. snapshots: newest first."""
+    runs = list(dict.fromkeys(s.run_id for s in snapshots if s.state is SnapshotState.KEPT))[:keep_runs]
+    going = [s for s in snapshots if s.run_id not in runs or s.state is not SnapshotState.KEPT]
+    return [s.name for s in going if s.state is not SnapshotState.DROPPING]
 
 
 def recyclable(marked: Sequence[Snapshot], snapshot: Snapshot) -> str:

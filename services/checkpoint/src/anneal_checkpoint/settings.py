@@ -17,14 +17,22 @@ class CheckpointSettings(ServiceSettings):
         default=3,
         ge=1,
         le=100,
-        description="Generations kept for a run under way, beside generation 0. Three: a revert goes back one; two "
+        description="Generations kept for a run under way, beside its first. Three: a revert goes back one; two "
         "are spare for a fault that is noticed late.",
+    )
+    keep_milestones: int = Field(
+        default=4,
+        ge=0,
+        le=1000,
+        description="Generations between these and the first, evenly spread, from which a fork can go on: at the most "
+        "so many, at the least half. Each is a copy of what the machine has changed: 40 MB after a whole STIG run.",
     )
     keep_runs: int = Field(
         default=2,
         ge=0,
         le=100,
-        description="Runs whose generation 0 outlives their lease. Two: the last run and the one before can be undone.",
+        description="Runs whose saved states outlive their lease. Two: the last run and the one before can be undone, "
+        "and forked.",
     )
     max_operations: int = Field(
         default=2,

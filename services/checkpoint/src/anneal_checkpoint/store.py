@@ -144,8 +144,8 @@ class Tx(Protocol):
         """Whether a run has effects without an end."""
         ...
 
-    async def revert_effects(self, target: str, run_id: str, since: datetime) -> None:
-        """Marks a run's effects that were intended after a moment as reverted, whatever came of them."""
+    async def revert_effects(self, target: str, since: datetime) -> None:
+        """Marks the target's effects that were intended after a moment as reverted, whatever came of them."""
         ...
 
     async def abandon_effects(self, target: str, run_id: str, detail: str) -> None:

@@ -382,12 +382,11 @@ class PostgresTx:
             )
         )
 
-    async def revert_effects(self, target: str, run_id: str, since: datetime) -> None:
+    async def revert_effects(self, target: str, since: datetime) -> None:
         await self._conn.execute(
             "UPDATE effects SET state = 'reverted', detail = 'by a restore', finished_at = clock_timestamp()"
-            " WHERE target = $1 AND run_id = $2 AND intended_at > $3 AND state <> 'reverted'",
+            " WHERE target = $1 AND intended_at > $2 AND state <> 'reverted'",
             target,
-            run_id,
             since,
         )
 

@@ -393,6 +393,7 @@ class SnapshotRequest(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     COMMAND_SEQ_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     target: _builtins.str
     run_id: _builtins.str
@@ -401,6 +402,8 @@ class SnapshotRequest(_message.Message):
     """Generations of a run count from 0, the state before its first effect."""
     command_seq: _builtins.int
     """Number of the event of the run's log that asks for it; one that is lower than seen before is refused."""
+    first: _builtins.bool
+    """The run begins with this generation: a fork, on a target that was put back to another run's."""
     def __init__(
         self,
         *,
@@ -410,10 +413,11 @@ class SnapshotRequest(_message.Message):
         fencing_token: _builtins.int = ...,
         generation: _builtins.int = ...,
         command_seq: _builtins.int = ...,
+        first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_seq", b"command_seq", "fencing_token", b"fencing_token", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_seq", b"command_seq", "fencing_token", b"fencing_token", "first", b"first", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,6 +458,7 @@ class RestoreRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     VOLATILE_PATHS_FIELD_NUMBER: _builtins.int
     COMMAND_SEQ_FIELD_NUMBER: _builtins.int
+    FROM_RUN_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     target: _builtins.str
     run_id: _builtins.str
@@ -462,6 +467,8 @@ class RestoreRequest(_message.Message):
     force: _builtins.bool
     """Restore even where no file differs (a health failure: running state counts too)."""
     command_seq: _builtins.int
+    from_run: _builtins.str
+    """Run whose generation it is, on the same target; empty: the caller's own."""
     @_builtins.property
     def volatile_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Globs of paths that any login changes (journal, wtmp): no reason to restore."""
@@ -477,10 +484,11 @@ class RestoreRequest(_message.Message):
         force: _builtins.bool = ...,
         volatile_paths: _abc.Iterable[_builtins.str] | None = ...,
         command_seq: _builtins.int = ...,
+        from_run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_seq", b"command_seq", "fencing_token", b"fencing_token", "force", b"force", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target", "volatile_paths", b"volatile_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_seq", b"command_seq", "fencing_token", b"fencing_token", "force", b"force", "from_run", b"from_run", "generation", b"generation", "idempotency_key", b"idempotency_key", "run_id", b"run_id", "target", b"target", "volatile_paths", b"volatile_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,6 +521,73 @@ class RestoreResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
+
+@_typing.final
+class ListGenerationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    run_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGenerationsRequest: _TypeAlias = ListGenerationsRequest  # noqa: Y015
+
+@_typing.final
+class Generation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    TAKEN_AT_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    @_builtins.property
+    def taken_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        taken_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["taken_at", b"taken_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "taken_at", b"taken_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Generation: _TypeAlias = Generation  # noqa: Y015
+
+@_typing.final
+class ListGenerationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Generation]:
+        """Lowest first; of the target's present machine alone."""
+
+    def __init__(
+        self,
+        *,
+        generations: _abc.Iterable[Global___Generation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGenerationsResponse: _TypeAlias = ListGenerationsResponse  # noqa: Y015
 
 @_typing.final
 class Effect(_message.Message):

@@ -79,6 +79,11 @@ class CheckpointServiceStub:
                 request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.ListGenerations = channel.unary_unary(
+                '/anneal.checkpoint.v1.CheckpointService/ListGenerations',
+                request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListGenerationsRequest.SerializeToString,
+                response_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListGenerationsResponse.FromString,
+                _registered_method=True)
         self.BeginEffect = channel.unary_unary(
                 '/anneal.checkpoint.v1.CheckpointService/BeginEffect',
                 request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.BeginEffectRequest.SerializeToString,
@@ -162,6 +167,13 @@ class CheckpointServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGenerations(self, request, context):
+        """What of a run can be brought back now, by itself or by a fork of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BeginEffect(self, request, context):
         """Commits that an effect is intended, before anything happens; repeating it returns the recorded state.
         """
@@ -235,6 +247,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.Restore,
                     request_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.RestoreRequest.FromString,
                     response_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.RestoreResponse.SerializeToString,
+            ),
+            'ListGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGenerations,
+                    request_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListGenerationsRequest.FromString,
+                    response_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListGenerationsResponse.SerializeToString,
             ),
             'BeginEffect': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginEffect,
@@ -500,6 +517,33 @@ class CheckpointService:
             '/anneal.checkpoint.v1.CheckpointService/Restore',
             anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.RestoreRequest.SerializeToString,
             anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.checkpoint.v1.CheckpointService/ListGenerations',
+            anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListGenerationsRequest.SerializeToString,
+            anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListGenerationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

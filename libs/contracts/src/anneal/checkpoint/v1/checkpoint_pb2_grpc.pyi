@@ -44,6 +44,8 @@ class CheckpointServiceStub:
     """Saves the target's whole root as a new generation. Refused for a stale token."""
     Restore: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.RestoreRequest, _checkpoint_pb2.RestoreResponse]
     """Brings a generation back from outside. Does nothing where nothing has changed since, and says so."""
+    ListGenerations: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListGenerationsRequest, _checkpoint_pb2.ListGenerationsResponse]
+    """What of a run can be brought back now, by itself or by a fork of it."""
     BeginEffect: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.BeginEffectRequest, _checkpoint_pb2.BeginEffectResponse]
     """Commits that an effect is intended, before anything happens; repeating it returns the recorded state."""
     StartEffect: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.StartEffectRequest, _checkpoint_pb2.StartEffectResponse]
@@ -67,6 +69,8 @@ class CheckpointServiceAsyncStub(CheckpointServiceStub):
     """Saves the target's whole root as a new generation. Refused for a stale token."""
     Restore: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.RestoreRequest, _checkpoint_pb2.RestoreResponse]  # type: ignore[assignment]
     """Brings a generation back from outside. Does nothing where nothing has changed since, and says so."""
+    ListGenerations: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListGenerationsRequest, _checkpoint_pb2.ListGenerationsResponse]  # type: ignore[assignment]
+    """What of a run can be brought back now, by itself or by a fork of it."""
     BeginEffect: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.BeginEffectRequest, _checkpoint_pb2.BeginEffectResponse]  # type: ignore[assignment]
     """Commits that an effect is intended, before anything happens; repeating it returns the recorded state."""
     StartEffect: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.StartEffectRequest, _checkpoint_pb2.StartEffectResponse]  # type: ignore[assignment]
@@ -141,6 +145,14 @@ class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_pb2.RestoreResponse, _abc.Awaitable[_checkpoint_pb2.RestoreResponse]]:
         """Brings a generation back from outside. Does nothing where nothing has changed since, and says so."""
+
+    @_abc_1.abstractmethod
+    def ListGenerations(
+        self,
+        request: _checkpoint_pb2.ListGenerationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.ListGenerationsResponse, _abc.Awaitable[_checkpoint_pb2.ListGenerationsResponse]]:
+        """What of a run can be brought back now, by itself or by a fork of it."""
 
     @_abc_1.abstractmethod
     def BeginEffect(

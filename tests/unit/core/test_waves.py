@@ -114,9 +114,7 @@ def test_an_item_of_an_earlier_wave_that_a_later_gate_finds_undone_is_mended_bef
 
 def test_an_item_of_an_earlier_wave_that_waits_for_a_person_again_holds_the_wave_open() -> None:
     risky = candidate("a", mutability=Mutability.DESTRUCTIVE)
-    w = World(
-        items=chain_of(("a", ""), ("b", "a"), ("c", "b")), ladders={"a": [risky]}, gates={("a", 2): Outcome.FAIL}
-    )
+    w = World(items=chain_of(("a", ""), ("b", "a"), ("c", "b")), ladders={"a": [risky]}, gates={("a", 2): Outcome.FAIL})
     w.create()
     for _ in range(300):
         for payload in (payloads := decide(w.state, w.now)):

@@ -56,7 +56,7 @@ def in_order(state: RunState, chosen: Sequence[str]) -> tuple[str, ...]:
 
 
 def queued(state: RunState) -> Iterator[str]:
-    """The items that wait for their turn, in order: those of the present wave, behind what a gate reopened before it."""
+    """The items that wait for their turn, in order: what a gate reopened of earlier waves, and the present wave."""
     return (i for i in reached(state) if state.items[i].state is ItemStateName.QUEUED)
 
 

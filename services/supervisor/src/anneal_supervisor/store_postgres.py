@@ -10,6 +10,7 @@ from anneal_core.chain import Event
 from anneal_runtime.errors import NotFound, StaleToken
 from anneal_runtime.postgres import Database, once
 
+from anneal_supervisor.blob_cache import BlobCache
 from anneal_supervisor.errors import damaged
 from anneal_supervisor.store import Head, Left, Outgoing
 
@@ -58,6 +59,7 @@ class PostgresStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._blobs = BlobCache()
 
     @property
     def database(self) -> Database:
@@ -158,12 +160,16 @@ class PostgresStore:
                 media_type,
                 content,
             )
+        self._blobs.put(sha256, media_type, content)
 
     async def get_blob(self, sha256: str) -> tuple[str, bytes]:
+        if found := self._blobs.get(sha256):
+            return found
         async with self._db.connection() as conn:
             row = await conn.fetchrow("SELECT media_type, content FROM blobs WHERE sha256 = $1", sha256)
         if row is None:
             raise NotFound(f"no blob {sha256}", field="sha256")
+        self._blobs.put(sha256, row["media_type"], row["content"])
         return row["media_type"], row["content"]
 
 

@@ -46,6 +46,8 @@ class Machine:
     # The machine has another address than the one that is known.
     stale: bool = False
     asked: list[str] = field(default_factory=list)
+    # What was lost is the old session alone.
+    only_the_session: bool = False
 
     # --- the bench --------------------------------------------------------------------------------------------------
 
@@ -59,6 +61,11 @@ class Machine:
 
     async def moved(self, command: Any) -> bool:
         return self.stale
+
+    async def drop_session(self, target: str) -> None:
+        self.asked.append("dropped")
+        if self.only_the_session:
+            self.verdicts = {}
 
     def skill(self, name: str) -> Any:
         evaluator = SimpleNamespace(evaluate=self._evaluate, health=self._health, verify=self._verify)
@@ -182,6 +189,13 @@ async def test_a_lost_target_is_an_answer_and_counts_as_worse(make: Callable[[],
     assert not found.health.reachable
     assert found.worse == ("a new session cannot be opened: gone",)
     assert found.evidence == "gone"
+
+
+async def test_a_session_that_died_beside_a_new_one_that_works_is_no_lost_target() -> None:
+    machine = Machine(verdicts={"a": TargetUnreachable("connection reset")}, only_the_session=True)
+    found = await evaluated(machine)
+    assert (found.outcome, found.worse) == (Outcome.PASS, ())
+    assert machine.asked == ["where it was", "dropped", "where it was"]
 
 
 async def test_a_canary_that_is_refused_by_whatever_error_is_a_machine_that_cannot_be_reached() -> None:

@@ -109,6 +109,17 @@ async def test_a_daemon_left_behind_does_not_hold_the_result(ssh_server: SshServ
     await session.close()
 
 
+async def test_what_a_script_says_in_many_words_is_whole_up_to_the_bound(ssh_server: SshServer) -> None:
+    session = await connect(ssh_server.access)
+    script = f"for n in 1 2 3; do echo $n; sleep 0.05; done; head -c {effects.OUTPUT_LIMIT - 6} /dev/zero".encode()
+    done = await run_effect(session, await permit_for(session, KEY), script, timeout_s=10)
+    assert not done.truncated
+    assert done.stdout == b"1\n2\n3\n" + bytes(effects.OUTPUT_LIMIT - 6)
+    more = await run_effect(session, await permit_for(session, KEY + "b"), script + b"; echo 4", timeout_s=10)
+    assert more.truncated
+    await session.close()
+
+
 async def test_endless_output_is_bounded_on_the_target_too(ssh_server: SshServer, tmp_path: Path) -> None:
     session = await connect(ssh_server.access)
     done = await run_effect(

@@ -114,9 +114,9 @@ carry) # in a session of its own: neither the end of the SSH connection nor a re
     printf '%s\n' $$ >"$dir/session"
     mkfifo "$dir/pipe" "$dir/drained"
     exec 8<>"$dir/drained"
-    # dd, for it writes what it has: others keep it until the end, which a daemon can put off. A tail only where more comes.
+    # Unbuffered: head would keep what it has until the end, which a daemon can put off. A tail only where more comes.
     {
-        dd bs=64K count="$limit" iflag=count_bytes of="$dir/output" status=none
+        stdbuf -o0 head -c "$limit" >"$dir/output"
         ! read -r -N 1 || tail -c "$limit" >"$dir/output.tail"
         echo >&8
     } <"$dir/pipe" 9>&- 7>&- &

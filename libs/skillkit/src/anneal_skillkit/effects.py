@@ -31,15 +31,16 @@ OUTPUT_LIMIT: Final = 64 * 1024
 BUSY_S: Final = 30
 # How long the undo script of a dead-man timer may take.
 UNDO_S: Final = 20
-# While a script runs, its target is asked whether it still answers: after how long, and when it counts as lost.
-_FIRST_LOOK_S: Final = 1.0
+# While a script runs its target is asked whether it still answers: when first, how often, when that counts as a miss.
+_FIRST_LOOK_S: Final = 0.5
+_EVERY_S: Final = 1.0
 _LOOK_S: Final = 1.5
 _MISSES: Final = 2
 # How long a target that stopped answering while a script ran may take to answer again.
-REATTACH_S: Final = 4.0
+REATTACH_S: Final = 2.5
 _REATTACH_STEP_S: Final = 0.3
 # A new session to a target that drops what we send: more would eat up the time to reattach.
-_RECONNECT_S: Final = 3.0
+_RECONNECT_S: Final = 2.5
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,127}")
 _WRAPPER: Final = "".join(
     files("anneal_skillkit").joinpath(name).read_text() for name in ("effect_guard.sh", "effect_wrapper.sh")
@@ -239,7 +240,7 @@ async def _silence(session: TargetSession) -> None:
             misses += 1
             continue
         misses = 0
-        await asyncio.sleep(_FIRST_LOOK_S)
+        await asyncio.sleep(_EVERY_S)
 
 
 async def _reattach(
@@ -247,7 +248,7 @@ async def _reattach(
 ) -> Markers:
     """Opens a new session and waits there for the end of the effect; runs it when it had not begun."""
     guard = permit.guard
-    patience = REATTACH_S if guard is None else seconds + guard.after_s + UNDO_S + 10.0
+    patience = REATTACH_S if guard is None else seconds + guard.after_s + UNDO_S + 5.0
     other = await _reconnect(session, patience)
     try:
         waiting = {"seconds": seconds}

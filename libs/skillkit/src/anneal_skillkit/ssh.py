@@ -145,6 +145,10 @@ class SshSession:
         """A new, separately authenticated session: the canary."""
         return await connect(self.access, timeout_s=CANARY_TIMEOUT_S)
 
+    def abort(self) -> None:
+        """Gives the connection up without a word: there may be nobody to hear it."""
+        self._connection.abort()
+
     async def close(self) -> None:
         """Closes the connection and waits until it is gone."""
         self._connection.close()
@@ -218,10 +222,10 @@ class SessionPool:
             return session
 
     async def drop(self, access: TargetAccess) -> None:
-        """Forgets a target's session, for example after the machine was restored."""
+        """Forgets a target's session that no longer answers, for example after the machine was restored."""
         session = self._sessions.pop(access, None)
         if session is not None:
-            await session.close()
+            session.abort()
 
     async def close(self) -> None:
         """Closes every session."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
 from anneal.supervisor.v1 import supervisor_pb2 as sup
 from anneal_contracts.canonical import canonical_json
@@ -160,7 +160,7 @@ class Evaluations:
                     evidence=health.detail,
                 )
                 return dict.fromkeys(item_ids, found)
-            judged = await judging
+            judged = await self._judged(command, item_ids, judging)
         except TargetUnreachable as e:
             return dict.fromkeys(item_ids, self._lost(command, str(e)))
         finally:
@@ -177,6 +177,20 @@ class Evaluations:
             )
             for item_id, (judgement, took_s) in judged.items()
         }
+
+    async def _judged(
+        self,
+        command: Evaluate | EvaluateGroup | CheckGate,
+        item_ids: Sequence[str],
+        judging: Awaitable[dict[str, tuple[Judgement, float]]],
+    ) -> dict[str, tuple[Judgement, float]]:
+        """The verdicts. A new session works: where the old one was lost, they are asked for by another."""
+        try:
+            return await judging
+        except TargetUnreachable:
+            await self._bench.drop_session(command.target)
+            ctx = await self._bench.context(command, known=True)
+            return await self._verdicts(command.skill, item_ids, ctx)
 
     async def _verdicts(self, skill: str, item_ids: Sequence[str], ctx: Context) -> dict[str, tuple[Judgement, float]]:
         """The skill's word on each item and the seconds it took, one after the other."""

@@ -50,10 +50,13 @@ class Echo:
         self.cancelled = asyncio.Event()
         self.trace_id = 0
         self.calls = 0
+        self.still = False
         self.onward: grpc.aio.Channel | None = None
 
     async def say(self, request: bytes, context: Any) -> bytes:
         self.calls += 1
+        if self.still:
+            await asyncio.sleep(30)
         self.trace_id = trace.get_current_span().get_span_context().trace_id
         match request:
             case b"leased":
@@ -374,6 +377,27 @@ async def test_a_call_outlives_a_restart_of_the_service(echo: Echo) -> None:
         second = await rpc.serve(listen=f"127.0.0.1:{first.port}", token=TOKEN, services=[(NAME, echo.register)])
         assert await call == b"again"
         await second.stop(0)
+
+
+async def test_of_several_replicas_behind_one_address_one_that_stands_still_is_not_asked_every_time() -> None:
+    replicas = [Echo(), Echo()]
+    async with contextlib.AsyncExitStack() as stack:
+        running = [
+            await rpc.serve(listen="127.0.0.1:0", token=TOKEN, services=[(NAME, echo.register)]) for echo in replicas
+        ]
+        for server in running:
+            stack.push_async_callback(server.stop, 0)
+        address = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in running)
+        conn = await stack.enter_async_context(rpc.channel(address, TOKEN, timeout_s=0.2))
+        await eventually(lambda: _both_asked(conn, replicas))
+        replicas[0].still = True
+        answers = await asyncio.gather(*(method(conn, "say")(b"hello") for _ in range(4)), return_exceptions=True)
+        assert sorted(type(a) is bytes for a in answers) == [False, False, True, True]
+
+
+async def _both_asked(conn: grpc.aio.Channel, replicas: list[Echo]) -> bool:
+    await method(conn, "say")(b"hello")
+    return all(echo.calls for echo in replicas)
 
 
 async def test_what_a_servicer_says_is_not_asked_again(channel: grpc.aio.Channel, echo: Echo) -> None:

@@ -15,7 +15,7 @@ from anneal_runtime.errors import StaleToken
 from anneal_runtime.testing import TOKEN, eventually
 from anneal_supervisor.news import announcement
 from anneal_supervisor.outbox import Outbox
-from anneal_supervisor.store import Outgoing
+from anneal_supervisor.store import Outgoing, Replica
 from anneal_supervisor.store_postgres import PostgresStore
 
 from tests.unit.core.world import World, item
@@ -143,7 +143,7 @@ async def test_events_and_messages_are_written_together_with_the_head(store: Pos
 async def test_nothing_is_written_under_a_token_that_is_no_longer_ours(store: PostgresStore) -> None:
     log = log_of_a_run()
     await store.create_run("key", b"request", log[0], b"")
-    await store.claim("other", 60, 1, [])
+    await store.claim(Replica(place="other", address="other:1", life="1"), 60, 1, [])
     with pytest.raises(StaleToken):
         await store.append(log[1:2], [work(1)], token=0, summary=None, ended=False)
     assert len(await store.events("run-1")) == 1

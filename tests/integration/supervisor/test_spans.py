@@ -10,33 +10,18 @@ from anneal.checkpoint.v1 import checkpoint_pb2 as cp
 from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from anneal.supervisor.v1 import supervisor_pb2 as sv
 from anneal.supervisor.v1.supervisor_pb2_grpc import SupervisorServiceStub
-from anneal_checkpoint.app import CheckpointApp
-from anneal_checkpoint.model import DriverKind
-from anneal_checkpoint.settings import CheckpointSettings
-from anneal_evaluator.app import EvaluatorApp
-from anneal_evaluator.settings import EvaluatorSettings
-from anneal_memory.app import MemoryApp
-from anneal_memory.settings import MemorySettings
 from anneal_runtime import telemetry
-from anneal_runtime.children import free_port
 from anneal_runtime.rpc import channel
-from anneal_runtime.service import App
-from anneal_runtime.settings import load
 from anneal_runtime.story import Place
 from anneal_runtime.testing import eventually
-from anneal_supervisor.app import SupervisorApp
-from anneal_supervisor.settings import SupervisorSettings
-from anneal_worker.app import WorkerApp
-from anneal_worker.settings import WorkerSettings
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from bench.stub.service import StubDriver, StubSessions
+from tests.support import in_process
 
-SKILLS = Path(__file__).parents[3] / "bench" / "stub" / "skills"
 # Of the stub skill: an item that its first script fixes, and one that its second does.
 KEPT, SECOND = "kept-000", "second-016"
 
@@ -55,37 +40,12 @@ def exported() -> Iterator[InMemorySpanExporter]:
 
 
 @pytest_asyncio.fixture
-async def services(postgres_dsn: str, nats_url: str, auth_token: str, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
-    """All services but the gateway, without which no model writes anything; gives their addresses."""
-    ports = {name: free_port() for name in ("supervisor", "worker", "evaluator", "memory", "checkpoint")}
-    environ = {
-        "ANNEAL_POSTGRES_DSN": postgres_dsn,
-        "ANNEAL_NATS_URL": nats_url,
-        "ANNEAL_AUTH_TOKEN": auth_token,
-        "ANNEAL_SHUTDOWN_GRACE_S": "1",
-        "ANNEAL_GATEWAY_URL": "http://127.0.0.1:1",
-        "ANNEAL_SKILLS_DIR": str(SKILLS),
-        "ANNEAL_HOME": str(tmp_path),
-        **{f"ANNEAL_{name.upper()}_ADDR": f"127.0.0.1:{port}" for name, port in ports.items()},
-        **{f"ANNEAL_{name.upper()}_LISTEN": f"127.0.0.1:{port}" for name, port in ports.items()},
-    }
-
-    def of(name: str) -> dict[str, str]:
-        """Without another service's address of its own name, which it would take for a setting that it lacks."""
-        return {key: value for key, value in environ.items() if key != f"ANNEAL_{name.upper()}_ADDR"}
-
-    async with AsyncExitStack() as stack:
-        apps: list[App] = [
-            await MemoryApp.create(load(MemorySettings, of("memory"))),
-            await CheckpointApp.create(load(CheckpointSettings, of("checkpoint")), {DriverKind.NSPAWN: StubDriver()}),
-            EvaluatorApp(load(EvaluatorSettings, of("evaluator")), StubSessions()),
-            SupervisorApp(load(SupervisorSettings, of("supervisor"))),
-            WorkerApp(load(WorkerSettings, of("worker")), StubSessions()),
-        ]
-        for app in apps:
-            await app.start()
-            stack.push_async_callback(app.stop)
-        yield {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+async def services(
+    postgres_dsn: str, nats_url: str, auth_token: str, tmp_path: Path
+) -> AsyncIterator[in_process.Services]:
+    """All services but the gateway."""
+    async with in_process.services(in_process.environment(postgres_dsn, nats_url, auth_token, tmp_path)) as running:
+        yield running
 
 
 class Trace:
@@ -111,10 +71,10 @@ class Trace:
 
 
 @pytest_asyncio.fixture
-async def traced(services: dict[str, str], auth_token: str, exported: InMemorySpanExporter) -> Trace:
+async def traced(services: in_process.Services, auth_token: str, exported: InMemorySpanExporter) -> Trace:
     """A run to its end."""
     async with AsyncExitStack() as stack:
-        channels = {name: channel(services[name], auth_token) for name in ("checkpoint", "supervisor")}
+        channels = {name: channel(services.addresses[name], auth_token) for name in ("checkpoint", "supervisor")}
         for conn in channels.values():
             stack.push_async_callback(conn.close)
         supervisor, checkpoint = (

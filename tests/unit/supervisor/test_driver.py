@@ -21,7 +21,7 @@ from anneal_runtime.errors import NotFound, StaleToken, Unavailable
 from anneal_supervisor.domain import Supervisor
 from anneal_supervisor.driver import RunDriver
 from anneal_supervisor.hub import Hub
-from anneal_supervisor.store import Head, Left, Outgoing
+from anneal_supervisor.store import Claimed, Head, Left, Outgoing, Replica
 
 from tests.unit.core.world import World, item
 
@@ -68,10 +68,10 @@ class Store:
     async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:
         return set(run_ids)
 
-    async def claim(self, owner: str, lease_s: float, limit: int, held: Sequence[str]) -> list[tuple[str, int]]:
+    async def claim(self, replica: Replica, lease_s: float, limit: int, held: Sequence[str]) -> Claimed:
         self.held = list(held)
         taken, self.claims = self.claims, []
-        return taken
+        return Claimed(runs=taken)
 
     async def let_go(self, owner: str) -> None: ...
 
@@ -111,11 +111,10 @@ async def supervised(store: Store) -> AsyncIterator[Supervisor]:
         dispatcher=Dispatcher(),  # type: ignore[arg-type]
         clock=Clock(),
         hub=Hub(lambda left: None),
-        owner="me",
         max_runs=4,
         lease_s=15,
     )
-    driving = asyncio.create_task(supervisor.drive())
+    driving = asyncio.create_task(supervisor.drive(Replica(place="here", address="here:1", life="1")))
     yield supervisor
     driving.cancel()
     await asyncio.gather(driving, return_exceptions=True)

@@ -46,6 +46,8 @@ _CLIENT_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
+    # Where an address stands for several replicas, one that stands still delays every other call and not all of them.
+    ("grpc.lb_policy_name", "round_robin"),
     # Services on one machine share nothing but the address: no name service is asked for channel settings.
     ("grpc.service_config_disable_resolution", 1),
 ]

@@ -46,7 +46,9 @@ _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 # Commands that hold a scan's results, or every item's texts and scripts, while they last.
 _LARGE: Final = frozenset({"discover", "plan", "verify"})
 # How often a result is handed in again while the supervisor is being started anew; the last one repeats.
-_REPORT_WAITS_S = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0)
+_REPORT_WAITS_S = (0.1, 0.3, 0.5, 1.0)
+# A result is taken in within milliseconds; a supervisor that stands still must not hold it for as long as it sleeps.
+_REPORT_TIMEOUT_S = 5.0
 # For so long a message that is given up is offered to a supervisor that is away, before the bus keeps it for a minute.
 _PARK_FOR_S = 20.0
 # Blobs are immutable; the tailoring file of a run is asked for with every command.
@@ -254,7 +256,9 @@ class Workbench:
             idempotency_key=result.command_id, run_id=run_id, result_json=canonical_json(result)
         )
         try:
-            answer = await self._until(command.deadline, lambda: self.supervisor.ReportResult(body))
+            answer = await self._until(
+                command.deadline, lambda: self.supervisor.ReportResult(body, timeout=_REPORT_TIMEOUT_S)
+            )
         except AnnealError as e:
             if not e.retryable:
                 raise

@@ -3,19 +3,21 @@
 from typing import Any
 
 from anneal.supervisor.v1 import control_pb2 as pb
-from anneal.supervisor.v1 import control_pb2_grpc
+from anneal.supervisor.v1 import control_pb2_grpc as pb_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from anneal_supervisor.control import Control, Question
+from anneal_supervisor.peers import Peers
 from anneal_supervisor.store import Store
 
 
-class ControlApi(control_pb2_grpc.ControlServiceServicer):
+class ControlApi(pb_grpc.ControlServiceServicer):
     """Thin: every method is a translation. store: where scripts are read for people."""
 
-    def __init__(self, control: Control, store: Store) -> None:
+    def __init__(self, control: Control, store: Store, peers: Peers) -> None:
         self._control = control
         self._store = store
+        self._peers = peers
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
         return pb.PauseRunResponse(state=await self._control.pause(request.run_id, request.by, request.reason))
@@ -24,8 +26,13 @@ class ControlApi(control_pb2_grpc.ControlServiceServicer):
         return pb.ResumeRunResponse(state=await self._control.resume(request.run_id, request.by))
 
     async def ListApprovals(self, request: pb.ListApprovalsRequest, context: Any) -> pb.ListApprovalsResponse:
-        found = await self._control.approvals(request.run_id)
-        return pb.ListApprovalsResponse(approvals=[_approval(q) for q in found])
+        found = [_approval(q) for q in await self._control.approvals(request.run_id)]
+        if not request.run_id:
+            # Each replica knows the questions of its own runs.
+            for answer in await self._peers.asked(context, pb_grpc.ControlServiceStub, "ListApprovals", request):
+                found += answer.approvals
+            found.sort(key=lambda a: (a.asked_at.ToMilliseconds(), a.id))
+        return pb.ListApprovalsResponse(approvals=found)
 
     async def GetApproval(self, request: pb.GetApprovalRequest, context: Any) -> pb.GetApprovalResponse:
         question = await self._control.approval(request.id)

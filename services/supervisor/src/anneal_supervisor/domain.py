@@ -21,11 +21,13 @@ from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.driver import RunDriver
 from anneal_supervisor.history import stored_state
 from anneal_supervisor.hub import Hub
-from anneal_supervisor.store import Store
+from anneal_supervisor.store import Replica, Store
 from anneal_supervisor.view import run_message
 
 log = logging.getLogger(__name__)
 
+# A lease that ends elsewhere is looked for so long after its end: not in vain, and not without a pause.
+_CLAIM_MARGIN_S = 0.2
 _CACHED_STATES = 8
 _PAGE = 500
 _MAX_BLOB = 48 << 20
@@ -35,13 +37,20 @@ class Supervisor:
     """Plain logic behind the RPCs; knows no gRPC service of its own."""
 
     def __init__(
-        self, *, store: Store, dispatcher: Dispatcher, clock: Clock, hub: Hub, owner: str, max_runs: int, lease_s: float
+        self,
+        *,
+        store: Store,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        hub: Hub,
+        max_runs: int,
+        lease_s: float,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._clock = clock
         self._hub = hub
-        self._owner = owner
+        self._replica: Replica | None = None
         self._max_runs = max_runs
         self._lease_s = lease_s
         self._drivers: dict[str, RunDriver] = {}
@@ -51,30 +60,38 @@ class Supervisor:
 
     # --- driving ----------------------------------------------------------------------------------------------------
 
-    async def drive(self) -> None:
+    async def drive(self, replica: Replica) -> None:
         """Claims runs, renews leases, for ever. A third of the lease is the beat, so two beats may be missed."""
+        self._replica = replica
         while True:
             self._look.clear()
+            wait_s = self._lease_s / 3
             try:
-                await self._beat()
+                wait_s = await self._beat(replica)
             except AnnealError as e:
                 log.warning("beat missed", extra={"reason": e.reason, "detail": e.message})
             try:
-                async with asyncio.timeout(self._lease_s / 3):
+                async with asyncio.timeout(wait_s):
                     await self._look.wait()
             except TimeoutError:
                 pass
 
-    async def _beat(self) -> None:
-        held = await self._store.renew(self._owner, self._lease_s, list(self._drivers))
+    async def _beat(self, replica: Replica) -> float:
+        """Renews and claims; the seconds until the next beat, which is not later than a lease that ends elsewhere."""
+        held = await self._store.renew(replica.owner, self._lease_s, list(self._drivers))
         for run_id in set(self._drivers) - held:
             if not self._drivers[run_id].state.ended:
                 log.warning("run lost to another replica", extra={"run_id": run_id})
                 self._tasks[run_id].cancel()
         room = self._max_runs - len(self._drivers)
+        next_s = None
         if room > 0:
-            for run_id, token in await self._store.claim(self._owner, self._lease_s, room, list(self._drivers)):
+            claimed = await self._store.claim(replica, self._lease_s, room, list(self._drivers))
+            next_s = claimed.next_s
+            for run_id, token in claimed.runs:
                 self._take(run_id, token)
+        beat_s = self._lease_s / 3
+        return beat_s if next_s is None else min(beat_s, max(next_s, 0.0) + _CLAIM_MARGIN_S)
 
     async def keep_targets(self) -> None:
         """Renews the leases of all targets, for ever. Apart from the beat: a restore under way makes a renewal wait."""
@@ -115,7 +132,12 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._store.let_go(self._owner)
+        if self._replica is None:
+            return
+        try:
+            await self._store.let_go(self._replica.owner)
+        except AnnealError as e:
+            log.warning("runs not let go: they are free when their lease ends", extra={"reason": e.reason})
 
     # --- what may be asked ------------------------------------------------------------------------------------------
 
@@ -171,6 +193,10 @@ class Supervisor:
             if not await driver.submit(event, actor="evaluator"):
                 return None
         return settled_in(driver.state, pending.mode)
+
+    def drives(self, run_id: str) -> bool:
+        """Is the run in this replica's hands?"""
+        return run_id in self._drivers
 
     def driven(self) -> list[RunState]:
         """The runs in this replica's hands, as they stand."""

@@ -14,12 +14,18 @@ class SupervisorSettings(ServiceSettings):
     checkpoint_addr: str = Field(description="host:port of the checkpoint service.")
     memory_addr: str = Field(description="host:port of the memory service.")
     evaluator_addr: str = Field(description="host:port of the evaluator.")
+    advertise: str = Field(
+        default="",
+        pattern=r"^(\S+:\d{1,5})?$",
+        description="host:port under which other replicas reach this one. Empty: where it listens.",
+    )
     max_runs: int = Field(default=16, ge=1, le=1000, description="Runs that one replica drives at once.")
     run_lease_s: float = Field(
-        default=15.0,
+        default=6.0,
         ge=2,
         le=300,
-        description="Seconds after which a silent replica's runs go to another. Three renewals fit in.",
+        description="Seconds after which a silent replica's runs go to another. Three renewals fit in. Losing a lease "
+        "by a pause costs a fold of the log and no more; a run that stands still for longer costs people's patience.",
     )
     target_lease_s: float = Field(
         default=120.0,

@@ -29,6 +29,30 @@ class Head:
     ended: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """A supervisor process. place: host and address, which one living process at a time can have; so whoever has it
+    next is the successor. address: where other replicas reach it; life: tells it from its predecessors.
+    """
+
+    place: str
+    address: str
+    life: str
+
+    @property
+    def owner(self) -> str:
+        """How it signs for its runs."""
+        return f"{self.place}#{self.life}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """runs: pairs of id and token. next_s: seconds until the first lease of another replica ends, if there is one."""
+
+    runs: Sequence[tuple[str, int]] = ()
+    next_s: float | None = None
+
+
 class Store(Protocol):
     """All writes are transactions; whatever raises has changed nothing."""
 
@@ -54,8 +78,16 @@ class Store(Protocol):
         """Serialised Run messages without items, newest first."""
         ...
 
-    async def claim(self, owner: str, lease_s: float, limit: int, held: Sequence[str]) -> list[tuple[str, int]]:
-        """Takes runs that nobody drives, without those that the owner holds already: pairs of run id and token."""
+    async def claim(self, replica: Replica, lease_s: float, limit: int, held: Sequence[str]) -> Claimed:
+        """Takes runs that nobody drives, those of a predecessor in the replica's place among them, without `held`."""
+        ...
+
+    async def driver_address(self, run_id: str) -> str:
+        """Where the replica is reached that drives a run now; empty: nobody drives it."""
+        ...
+
+    async def addresses(self) -> list[str]:
+        """Where all replicas are reached that drive a run now."""
         ...
 
     async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:

@@ -12,7 +12,7 @@ from anneal_runtime.postgres import Database, once
 
 from anneal_supervisor.blob_cache import BlobCache
 from anneal_supervisor.errors import damaged
-from anneal_supervisor.store import Head, Left, Outgoing
+from anneal_supervisor.store import Claimed, Head, Left, Outgoing, Replica
 
 SCHEMA = "supervisor"
 
@@ -40,13 +40,18 @@ SELECT (SELECT count(*) FROM moved) AS moved, (SELECT array_agg(id) FROM left_be
     (SELECT array_agg(msg_id) FROM left_behind) AS msg_ids
 """
 _CLAIM = """
-UPDATE runs SET owner = $1, owner_until = now() + make_interval(secs => $2), owner_token = owner_token + 1
+UPDATE runs SET owner = $1, owner_until = now() + make_interval(secs => $2), owner_token = owner_token + 1,
+    owner_address = $5
 WHERE run_id IN (
-    SELECT run_id FROM runs WHERE NOT ended AND owner_until < now() AND run_id <> ALL($4::text[])
+    SELECT run_id FROM runs
+    WHERE NOT ended AND run_id <> ALL($4::text[])
+        AND (owner_until < now() OR (owner <> $1 AND starts_with(owner, $6)))
     ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING run_id, owner_token
 """
+_NEXT = "SELECT extract(epoch FROM min(owner_until) - now()) FROM runs WHERE NOT ended AND owner <> $1"
+_DRIVEN = "NOT ended AND owner_until >= now()"
 _RENEW = """
 UPDATE runs SET owner_until = now() + make_interval(secs => $2)
 WHERE owner = $1 AND run_id = ANY($3::text[])
@@ -122,10 +127,23 @@ class PostgresStore:
             rows = await conn.fetch("SELECT summary FROM runs ORDER BY created_at DESC, run_id LIMIT $1", limit)
         return [row["summary"] for row in rows]
 
-    async def claim(self, owner: str, lease_s: float, limit: int, held: Sequence[str]) -> list[tuple[str, int]]:
+    async def claim(self, replica: Replica, lease_s: float, limit: int, held: Sequence[str]) -> Claimed:
+        predecessors = f"{replica.place}#"
         async with self._db.transaction() as conn:
-            rows = await conn.fetch(_CLAIM, owner, lease_s, limit, list(held))
-        return [(row["run_id"], row["owner_token"]) for row in rows]
+            rows = await conn.fetch(_CLAIM, replica.owner, lease_s, limit, list(held), replica.address, predecessors)
+            next_s = await conn.fetchval(_NEXT, replica.owner)
+        runs = [(row["run_id"], row["owner_token"]) for row in rows]
+        return Claimed(runs=runs, next_s=None if next_s is None else float(next_s))
+
+    async def driver_address(self, run_id: str) -> str:
+        query = f"SELECT owner_address FROM runs WHERE run_id = $1 AND {_DRIVEN}"  # noqa: S608
+        async with self._db.connection() as conn:
+            return await conn.fetchval(query, run_id) or ""
+
+    async def addresses(self) -> list[str]:
+        query = f"SELECT DISTINCT owner_address FROM runs WHERE {_DRIVEN} AND owner_address <> ''"  # noqa: S608
+        async with self._db.connection() as conn:
+            return [row["owner_address"] for row in await conn.fetch(query)]
 
     async def renew(self, owner: str, lease_s: float, run_ids: Sequence[str]) -> set[str]:
         async with self._db.transaction() as conn:

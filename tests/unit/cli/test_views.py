@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from anneal.supervisor.v1.story_pb2 import DecisionTold, ItemStory, LessonTold, MemoryShown, ProbeTold, TurnTold
 from anneal.supervisor.v1.supervisor_pb2 import Item, Run
 from anneal_cli.exits import CliError, ExitCode
 from anneal_cli.views.dryrun import print_plan
@@ -122,6 +123,85 @@ def test_explain_tells_script_evidence_verdict_and_why_it_went_on() -> None:
         "CCE-",
     ):
         assert part in text, part
+
+
+def with_roles(run: Run) -> Item:
+    """An escalated item on which all roles had their say."""
+    item = escalated(run)
+    attempts = len(item.attempts)
+    item.story.CopyFrom(
+        ItemStory(
+            memories=[MemoryShown(id="a1b2c3d4e5f6a7b8", kind="lesson", text="Look for drop-ins.", run_id="run-0")],
+            decisions=[
+                DecisionTold(decision="plan", reason="It is overridden.", approach="A drop-in.", steps=["Write it."]),
+                DecisionTold(
+                    decision="escalate",
+                    why="2 tries failed since the last look",
+                    reason="No script helps.",
+                    missing_input="the site's banner",
+                    after_attempts=attempts,
+                ),
+            ],
+            probes=[
+                ProbeTold(question="read_file(path=/etc/x)", state="answered", blob="f", redactions={"private key": 1}),
+                ProbeTold(
+                    question="read_file(path=/etc/shadow)", state="denied", detail="/etc/shadow may not be shown"
+                ),
+            ],
+            turns=[TurnTold(mode="contract_violation", detail="script: does nothing")],
+            lessons=[
+                LessonTold(
+                    attempt=attempts,
+                    lesson="The file is not read.",
+                    mechanism="Include comes first.",
+                    bans=["Editing it."],
+                    banned_text=["sed -i s/a/b/"],
+                    certainty="high",
+                    model="gemma",
+                )
+            ],
+            decided_by="architect",
+            missing_input="the site's banner",
+            steps=17,
+            tokens=4321,
+            budget_s=600,
+            usual_s=120,
+        )
+    )
+    return item
+
+
+def test_explain_tells_what_every_role_said_in_the_order_in_which_it_was_said() -> None:
+    run = sample_run()
+    out = console(160)
+    print_story(out, run, with_roles(run), {**scripts(), "f": "Port 22\n" * 40})
+    text = unwrapped(out)
+    told = [
+        "lesson (a1b2c3d4e5f6, from run-0): Look for drop-ins.",
+        "The Architect made a plan: Why: It is overridden. Approach: A drop-in. 1. Write it.",
+        "read_file(path=/etc/x) taken out: 1 private key Port 22",
+        "... 28 more lines",
+        "read_file(path=/etc/shadow) refused: /etc/shadow may not be shown",
+        "Attempt 1",
+        "Lesson (gemma, high certainty): The file is not read. Cause: Include comes first. Not again: Editing it.",
+        "Not again: any script with: sed -i s/a/b/",
+        "gave it to a person: Asked because: 2 tries failed since the last look Why: No script helps.",
+        "contract_violation: script: does nothing",
+        "What decided it: the Architect's word.",
+        "What a person has to supply: the site's banner",
+        "It took 17 steps and 4321 tokens, with 600 s to spend; such an item took 120 s before.",
+    ]
+    places = [text.find(part) for part in told]
+    assert -1 not in places, told[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_explain_says_nothing_of_roles_that_had_no_part() -> None:
+    run = sample_run()
+    out = console(100)
+    print_story(out, run, escalated(run), scripts())
+    text = unwrapped(out)
+    assert not [word for word in ("Architect", "Memory gave", "asked about", "Lesson", "tokens") if word in text]
 
 
 def test_explain_marks_the_model_s_words() -> None:

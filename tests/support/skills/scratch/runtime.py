@@ -67,7 +67,7 @@ class Scratch:
             title=f"The file {i['id']} holds its line",
             category="files",
             severity="medium",
-            priority=n,
+            priority=i.get("priority", n),
             missing_input=i.get("missing_input", ""),
             depends_on=tuple(i.get("depends_on", ())),
             resources=tuple(i.get("resources", ())),

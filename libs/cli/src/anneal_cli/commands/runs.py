@@ -81,7 +81,8 @@ def show(home_dir: str | None, gateway: str | None, run: str, as_json: bool) -> 
 @json_option
 @click.pass_obj
 def explain(home_dir: str | None, gateway: str | None, run: str, rule: str, as_json: bool) -> int:
-    """Tells the story of RULE in RUN: what was tried and why, the scripts, the evidence, the verdicts.
+    """Tells the story of RULE in RUN: what was tried and why, the scripts, the evidence, the verdicts, what a
+    model planned, asked and learnt, and what decided the end.
 
     RULE may be a unique part of the rule's id.
     """
@@ -92,6 +93,7 @@ def explain(home_dir: str | None, gateway: str | None, run: str, rule: str, as_j
         found = await gw.run(run)
         item = find_item(found, rule)
         names = {action.blob for action in [*item.plan, *(attempt.action for attempt in item.attempts)] if action.blob}
+        names |= {probe.blob for probe in item.story.probes if probe.blob}
         scripts = {name: (await gw.blob(name)).decode(errors="replace") for name in sorted(names)}
         if as_json:
             emit_json(explain_data(found, item, scripts))

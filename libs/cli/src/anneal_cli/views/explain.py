@@ -12,6 +12,7 @@ from rich.text import Text
 from anneal_cli.exits import CliError, ExitCode
 from anneal_cli.output import as_data, seconds
 from anneal_cli.text import STATES, UNKNOWN_STATE, short_id
+from anneal_cli.views import roles
 
 _RUNGS = {
     "vendor": "the fix shipped with the content",
@@ -73,7 +74,7 @@ def find_item(run: Run, given: str) -> Item:
 
 
 def explain_data(run: Run, item: Item, scripts: Mapping[str, str]) -> dict[str, Any]:
-    """The story for programs: the item as the wire has it, its detail as an object, scripts by blob."""
+    """The story for programs: the item as the wire has it, its detail as an object, scripts and answers by blob."""
     data = as_data(item)
     data.pop("detail_json", None)
     return {"run_id": run.run_id, "item": data, "detail": detail_of(item), "scripts": dict(scripts)}
@@ -92,10 +93,19 @@ def print_story(out: Console, run: Run, item: Item, scripts: Mapping[str, str]) 
     """Tells the story: what is asked, what was tried and why, what came of it, what is left to do."""
     detail = detail_of(item)
     _print_head(out, item, detail)
-    for attempt in item.attempts:
+    story = item.story
+    roles.print_memories(out, story)
+    if story.chosen_why:
+        out.print(f"\nThe Architect took it before the others: {story.chosen_why}", markup=False)
+    roles.print_before(out, story, 0, scripts)
+    for number, attempt in enumerate(item.attempts, start=1):
         _print_attempt(out, attempt, scripts)
+        roles.print_after(out, story, attempt.number)
+        roles.print_before(out, story, number, scripts)
+    roles.print_empty_turns(out, story)
     _print_untried(out, run, item)
     _print_end(out, run, item)
+    roles.print_decided(out, story)
     if item.model_words:
         out.print("\nIn a model's words (no evidence, it may be wrong):", style="magenta")
         out.print(Padding(Text(item.model_words, style="italic"), (0, 0, 0, 2), expand=False))

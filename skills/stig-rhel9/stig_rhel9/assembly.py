@@ -6,11 +6,13 @@ from anneal_contracts.facts import DeclaredMode, DeferredItemOutcome, ItemDetail
 from anneal_skillkit.deferral import judged_again
 from anneal_skillkit.interfaces import Checkpoint, Context, Emit, Evaluator, Executor, WorkQueue
 from anneal_skillkit.loader import SkillSpec
+from anneal_skillkit.probes import ProbeTool
 
 from stig_rhel9.content import ContentStore
 from stig_rhel9.exports import export
 from stig_rhel9.judge import StigEvaluator
 from stig_rhel9.ladder import StigExecutor
+from stig_rhel9.questions import own_probes
 from stig_rhel9.queue import StigQueue
 from stig_rhel9.vendor_tool import remediate
 
@@ -40,6 +42,10 @@ class StigSkill:
     def modes(self) -> Sequence[DeclaredMode]:
         """The failure modes of the skill's own."""
         return self._manifest.modes
+
+    def probes(self) -> Sequence[ProbeTool]:
+        """Questions that a model may ask beside the kit's."""
+        return own_probes()
 
     async def resolve_deferred(
         self, ctx: Context, reason: str, items: Sequence[ItemDetail], emit: Emit

@@ -17,6 +17,7 @@ from anneal_runtime.errors import AnnealError, InvalidArgument
 
 from anneal_skillkit.interfaces import Checkpoint, Evaluator, Executor, WorkQueue
 from anneal_skillkit.loader import Skill, load_skill
+from anneal_skillkit.probes import probe_tools
 
 _UNLIKELY: Final = "no-such-item-0b1f"
 
@@ -73,6 +74,16 @@ async def names_the_field_of_a_bad_specification(skill: Skill) -> None:
         assert field in fields, f"a bad {field} is answered with {fields}"
 
 
+async def describes_its_probes(skill: Skill) -> None:
+    """Every question that a model may ask has a name of its own, words for the model, and closed arguments."""
+    for name, tool in probe_tools(skill).items():
+        assert name.isidentifier(), f"probe {name!r}: a name has letters, digits and _"
+        assert tool.description.strip(), f"probe {name} has no description"
+        assert tool.arguments.model_config.get("extra") == "forbid", f"probe {name}: its arguments take unknown fields"
+        told = tool.arguments.model_fields.items()
+        assert all(spec.description for _, spec in told), f"probe {name}: an argument has no description"
+
+
 async def refuses_an_unknown_export(skill: Skill) -> None:
     """export() raises InvalidArgument for a format that the manifest does not list."""
     try:
@@ -95,6 +106,7 @@ CHECKS: Final[tuple[Callable[[Skill], Awaitable[None]], ...]] = (
     tells_its_modes,
     accepts_its_own_profiles,
     names_the_field_of_a_bad_specification,
+    describes_its_probes,
     refuses_an_unknown_export,
     explains_itself,
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from anneal_contracts.facts import FixSource, Outcome, ProbeCall, ProbeState
+from anneal_contracts.facts import FixSource, Mutability, Outcome, ProbeCall, ProbeState
 from anneal_contracts.turns import (
     Chosen,
     Decided,
@@ -29,6 +29,7 @@ from anneal_core.state import Pending, Phase, RunState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.core.test_approvals import answer, until_waiting
 from tests.unit.core.test_engine import fold
 from tests.unit.core.world import World, candidate, item
 
@@ -317,6 +318,20 @@ def test_an_item_whose_time_is_up_goes_to_a_person_and_the_run_goes_on() -> None
     assert state.items["a"].decided_by == "item_time"
     assert len(state.items["a"].proposals) == 2
     assert state.items["b"].decided_by == "attempts"
+
+
+def test_the_time_that_a_person_takes_and_a_pause_are_not_the_items_time() -> None:
+    rungs = [candidate("a", 0), candidate("a", 1, mutability=Mutability.DESTRUCTIVE), candidate("a", 2)]
+    failing = {("a", 1): Outcome.FAIL, ("a", 2): Outcome.FAIL}
+    w = world(Mind(), ladders={"a": rungs}, model_may="none", verdicts=failing)
+    until_waiting(w, item=ItemLimits(time_s=60))
+    w.now += 500
+    answer(w)
+    w.append(ev.PauseRequested(by="ann"), actor="person")
+    w.now += 500
+    w.append(ev.ResumeRequested(by="ann"), actor="person")
+    state = w.run()
+    assert (state.items["a"].state, len(state.items["a"].attempts)) == ("completed", 3)
 
 
 def test_a_lesson_that_memory_gave_is_told_and_a_tip_is_not() -> None:

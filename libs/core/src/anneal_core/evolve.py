@@ -225,17 +225,19 @@ def _approval_asked(state: RunState, p: ev.ApprovalAsked, at: float) -> RunState
     return replace(state, active="" if state.active == p.item_id else state.active)
 
 
-def _approval_answered(state: RunState, p: ev.ApprovalAnswered, _at: float) -> RunState:
+def _approval_answered(state: RunState, p: ev.ApprovalAnswered, at: float) -> RunState:
     said = "granted" if p.granted else "denied"
-    return _answered(state, p.item_id, p.action_hash, p.attempt, (said, p.by, p.reason))
+    return _answered(state, p.item_id, p.action_hash, p.attempt, (said, p.by, p.reason), at)
 
 
-def _approval_expired(state: RunState, p: ev.ApprovalExpired, _at: float) -> RunState:
+def _approval_expired(state: RunState, p: ev.ApprovalExpired, at: float) -> RunState:
     silence = ("expired", "", "nobody answered in time whether it may run")
-    return _answered(state, p.item_id, p.action_hash, 0, silence)
+    return _answered(state, p.item_id, p.action_hash, 0, silence, at)
 
 
-def _answered(state: RunState, item_id: str, action_hash: str, attempt: int, answer: tuple[str, str, str]) -> RunState:
+def _answered(
+    state: RunState, item_id: str, action_hash: str, attempt: int, answer: tuple[str, str, str], at: float
+) -> RunState:
     """The item is queued again, with the answer. Raises IllegalEvent where this was not the question."""
 
     def change(item: ItemState) -> ItemState:
@@ -244,9 +246,15 @@ def _answered(state: RunState, item_id: str, action_hash: str, attempt: int, ans
             raise IllegalEvent(f"nobody is asked about this action of {item_id}")
         said, by, reason = answer
         answered = replace(asked, state=said, by=by, reason=reason)
-        return replace(item, state=ev.ItemStateName.QUEUED, approvals=(*item.approvals[:-1], answered))
+        queued = replace(item, state=ev.ItemStateName.QUEUED, approvals=(*item.approvals[:-1], answered))
+        return _later(queued, at - asked.asked_at)  # what a person took is not the item's time
 
     return with_item(state, item_id, change)
+
+
+def _later(item: ItemState, seconds: float) -> ItemState:
+    """An item whose clock stood still for so long."""
+    return replace(item, started_at=item.started_at + seconds) if item.started_at else item
 
 
 def _pause(state: RunState, _p: ev.PauseRequested, at: float) -> RunState:
@@ -258,7 +266,10 @@ def _pause(state: RunState, _p: ev.PauseRequested, at: float) -> RunState:
 def _resume(state: RunState, _p: ev.ResumeRequested, at: float) -> RunState:
     if not state.paused:
         raise IllegalEvent("the run is not paused")
-    return replace(state, paused=False, paused_at=0.0, paused_s=state.paused_s + at - state.paused_at)
+    gap = at - state.paused_at
+    running = (ev.ItemStateName.QUEUED, ev.ItemStateName.ACTIVE)
+    items = {k: _later(i, gap) if i.state in running else i for k, i in state.items.items()}
+    return replace(state, items=items, paused=False, paused_at=0.0, paused_s=state.paused_s + gap)
 
 
 def _cancel(state: RunState, p: ev.CancelRequested, _at: float) -> RunState:

@@ -32,7 +32,9 @@ async def carried_out(order: dict[str, Any], cache: Path) -> dict[str, Any]:
         clock=SystemClock(),
     )
     try:
-        applied = await Actions(bench).apply(Apply.model_validate(order["command"]))
+        command = Apply.model_validate(order["command"])
+        applied = await Actions(bench).apply(command)
+        await bench.settled(command)
         return applied.model_dump(mode="json")
     except AnnealError as e:
         return {"error": e.reason, "message": e.message}

@@ -245,3 +245,22 @@ async def test_another_run_or_lease_asks_where_the_target_is(
     await bench.context(looking())
     await bench.context(other, known=True)
     assert targets.asked == 2
+
+
+async def test_what_goes_on_beside_a_result_is_waited_for_and_its_failure_is_that_of_the_message(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    bench = await bench_of(supervisor, tmp_path)
+
+    async def slow() -> None:
+        await asyncio.sleep(5)
+        raise Unavailable("the ledger is away")
+
+    async def handler(command: CheckHealth) -> HealthChecked:
+        bench.beside(command, slow())
+        return await healthy(command)
+
+    with pytest.raises(Unavailable):
+        await bench.handle(message(), {"check_health": handler})
+    assert supervisor.at == [0], "the result does not wait"
+    assert asyncio.get_running_loop().time() == 5, "the acknowledgement does"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ class Bench:
     known: list[bool] = field(default_factory=list)
     # What a dropped session is replaced by.
     spare: TargetSession | None = None
+    going_on: list[Coroutine[Any, Any, None]] = field(default_factory=list)
 
     @property
     def checkpoint(self) -> "Bench":
@@ -77,6 +79,9 @@ class Bench:
     async def access(self, _: str) -> Any:
         return SimpleNamespace(can_snapshot=False)
 
+    def beside(self, _: Apply, work: Coroutine[Any, Any, None]) -> None:
+        self.going_on.append(work)
+
     def skill(self, _: str) -> Any:
         return SimpleNamespace(runtime=SimpleNamespace(executor=self))
 
@@ -106,7 +111,10 @@ def undo_command(script: str, **changes: Any) -> Apply:
 
 
 async def carried_out(bench: Bench, command: Apply) -> Applied:
-    return await Actions(cast(Workbench, bench)).apply(command)
+    applied = await Actions(cast(Workbench, bench)).apply(command)
+    for work in bench.going_on:
+        await work
+    return applied
 
 
 async def _begun(ssh_server: SshServer, script: str, shown: Path) -> asyncio.Task[ExecResult]:
@@ -284,3 +292,31 @@ async def test_a_session_that_died_unnoticed_is_replaced_before_the_ledger_is_as
     assert (await carried_out(bench, apply_command("true"))).state == "applied"
     assert bench.known == [True, False]
     await bench.spare.close()
+
+
+async def test_the_end_of_an_action_is_recorded_beside_its_result_and_that_of_an_undo_before_it(
+    ssh_server: SshServer,
+) -> None:
+    session = await connect(ssh_server.access)
+    for command, waits in ((apply_command("true"), True), (undo_command("true"), False)):
+        bench = Bench(session, begun_before=False)
+        await Actions(cast(Workbench, bench)).apply(command)
+        assert (("applied", 0) in bench.told) is not waits
+        for work in bench.going_on:
+            await work
+        assert bench.told[-1] == ("applied", 0)
+    await session.close()
+
+
+async def test_an_end_that_the_ledger_never_heard_of_is_told_by_a_late_delivery(ssh_server: SshServer) -> None:
+    session = await connect(ssh_server.access)
+    await carried_out(Bench(session, begun_before=False), apply_command("exit 4"))
+    late = Refusing(session)
+    with pytest.raises(StaleToken):
+        await carried_out(late, apply_command("exit 4"))
+    assert late.told == [("applied", 4)]
+    never = Refusing(session)
+    with pytest.raises(StaleToken):
+        await carried_out(never, apply_command("true", effect_key="run-1_item_attempt2"))
+    assert never.told == []
+    await session.close()

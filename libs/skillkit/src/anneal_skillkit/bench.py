@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -81,6 +81,7 @@ class Workbench:
         self._cache = cache
         self._sessions: Sessions = sessions or SessionPool()
         self._blobs: dict[str, bytes] = {}
+        self._beside: dict[str, list[asyncio.Task[None]]] = {}
         # Target -> the run and token under which it was last reached, and how.
         self._reached: dict[str, tuple[tuple[str, int], TargetAccess]] = {}
 
@@ -164,6 +165,14 @@ class Workbench:
         request = sup.PutBlobRequest(idempotency_key=sha, media_type=media_type, content=content)
         return (await self.supervisor.PutBlob(request)).sha256
 
+    def beside(self, command: Any, work: Coroutine[Any, Any, None]) -> None:
+        """Work that goes on while the command's result is handed in."""
+        self._beside.setdefault(command.command_id, []).append(asyncio.create_task(work))
+
+    async def settled(self, command: Any) -> None:
+        """Waits for what goes on beside a command. Raises what it raised."""
+        await asyncio.gather(*self._beside.pop(command.command_id, ()))
+
     # --- the loop around a command ----------------------------------------------------------------------------------
 
     async def handle(self, message: Message, handlers: Mapping[str, Handler]) -> None:
@@ -184,7 +193,12 @@ class Workbench:
             with _place_of(command).doing(f"anneal.{command.kind}"):
                 result = await self._carry_out(command, handlers, message)
             result = result.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
-            await self._report(command, result)
+            # Both to their end, whatever becomes of the other: the message is acknowledged after that.
+            for error in await asyncio.gather(
+                self._report(command, result), self.settled(command), return_exceptions=True
+            ):
+                if error is not None:
+                    raise error
             self.done += 1
         except AnnealError as e:
             if e.retryable:

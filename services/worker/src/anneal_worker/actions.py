@@ -6,12 +6,13 @@ import logging
 
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
 from anneal_contracts.work import Applied, Apply
-from anneal_runtime.errors import AnnealError, TargetUnreachable
+from anneal_runtime.errors import AnnealError, StaleToken, TargetUnreachable
 from anneal_runtime.faults import declare, faultpoint
 from anneal_skillkit.bench import Workbench
 from anneal_skillkit.effects import (
     EffectInterrupted,
     EffectTakenBack,
+    Finished,
     NeverStarted,
     Standing,
     Started,
@@ -62,6 +63,9 @@ class Actions:
             return await self._taken_back(command, e)
         except TargetUnreachable as e:
             return await self._lost(command, e)
+        except StaleToken:
+            await self._tell_late(command)
+            raise
         return await self._finished(command, done)
 
     async def _admitted(self, command: Apply) -> tuple[Context, Permit, bool]:
@@ -174,8 +178,12 @@ class Actions:
         return Applied(command_id=command.command_id, state="unreachable", detail=str(e))
 
     async def _finished(self, command: Apply, done: ExecResult) -> Applied:
-        await self._finish(command, "applied", exit_code=done.exit_code)
-        await faultpoint(AFTER_RECORD)
+        recording = self._record(command, done.exit_code)
+        if command.undoes or done.timed_out:
+            await recording
+        else:
+            # What follows is a look at the target, which takes longer; a restore would have to know.
+            self._bench.beside(command, recording)
         failed = f"{_unknown(command)}: the script that takes it back ended with {done.exit_code}"
         return Applied(
             command_id=command.command_id,
@@ -185,6 +193,18 @@ class Actions:
             output=_tail(done),
             detail=failed if command.undoes and done.exit_code else "",
         )
+
+    async def _record(self, command: Apply, exit_code: int) -> None:
+        await self._finish(command, "applied", exit_code=exit_code)
+        await faultpoint(AFTER_RECORD)
+
+    async def _tell_late(self, command: Apply) -> None:
+        """Left by a worker that died between its result and the ledger: the run went on, the ledger has no end."""
+        with contextlib.suppress(AnnealError):
+            ctx = await self._bench.context(command, known=True)
+            markers = await read_markers(ctx.session, command.effect_key)
+            if isinstance(markers, Finished):
+                await self._finish(command, "applied", exit_code=markers.exit_code)
 
     async def _finish(self, command: Apply, state: str, *, exit_code: int = 0, detail: str = "") -> None:
         await self._bench.checkpoint.FinishEffect(

@@ -1,7 +1,7 @@
 """A pretend world for the engine: answers every command at once, from a script of how items behave."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anneal_contracts.canonical import digest, sha256_hex
@@ -96,6 +96,7 @@ class World:
     can_snapshot: bool = True
     model_may: str = "none"
     override: Callable[[RunState, Pending], Result | None] | None = None
+    run_id: str = "run-1"
     now: float = 1_700_000_000.0
     state: RunState = field(default_factory=RunState)
     log: list[chain.Event] = field(default_factory=list)
@@ -103,7 +104,7 @@ class World:
 
     def append(self, payload: ev.Payload, actor: str = "engine") -> None:
         event = chain.link(
-            run_id="run-1",
+            run_id=self.run_id,
             seq=self.state.seq + 1,
             at=self.now,
             type=payload.type,
@@ -119,6 +120,17 @@ class World:
         policy = SkillPolicy(name="sample", version="1", **self.policy)
         created = ev.RunCreated(engine=engine, spec=wanted, limits=limits or ev.Limits(), policy=policy)
         self.append(created, actor="person")
+
+    def fork(self, seq: int, /, **changes: Any) -> "World":
+        """The same world with a run that goes on from an event of this one."""
+        child = replace(self, run_id=f"{self.run_id}-at-{seq}", log=[], sent=[], override=None, state=RunState())
+        for event in chain.renamed(self.log[:seq], child.run_id):
+            child.state = evolve(child.state, event)
+            child.log.append(event)
+        kept = max(child.state.generation, min(self.state.generation, 0))
+        facts = {"parent": self.run_id, "seq": seq, "hash": self.log[seq - 1].hash, "generation": kept, "by": "ann"}
+        child.append(ev.RunForked(**{**facts, **changes}), actor="person:ann")
+        return child
 
     def run(self, *, most: int = 5000) -> RunState:
         """Drives the run until it has ended; fails where it does not come to an end."""
@@ -192,7 +204,7 @@ class World:
                 ids = [i.detail.id for i in waiting if i.attempts[-1].mode == p.mode]
                 held = {i: DeferredItemOutcome(item_id=i, state="completed", reason="in effect") for i in ids}
                 return DeferredResolved(command_id=cid, outcomes=tuple(self.resolutions.get(i, held[i]) for i in ids))
-            case "restore":
+            case "restore" | "rewind":
                 return Restored(command_id=cid, restored=True)
             case "check_health":
                 return HealthChecked(command_id=cid, health=WELL)

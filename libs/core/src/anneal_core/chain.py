@@ -4,7 +4,7 @@ An event's hash is SHA-256 over the canonical JSON of all its other fields, prev
 prev_hash is 64 zeros. Whoever changes one byte of a stored event has to change every hash after it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,16 @@ def link(*, run_id: str, seq: int, at: float, type: str, actor: str, payload: di
         "prev_hash": prev_hash,
     }
     return Event(**fields, hash=digest(fields))
+
+
+def renamed(events: Iterable[Event], run_id: str) -> Iterator[Event]:
+    """The same events as another run's log: chained anew under its id."""
+    prev = GENESIS
+    for event in events:
+        fields = event.model_dump(exclude={"run_id", "prev_hash", "hash"})
+        event = link(**fields, run_id=run_id, prev_hash=prev)
+        prev = event.hash
+        yield event
 
 
 def fault(event: Event, *, seq: int, prev_hash: str) -> str:

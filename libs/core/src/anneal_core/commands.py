@@ -37,7 +37,7 @@ from anneal_core.state import Attempt, ItemState, Pending, RunState
 from anneal_core.turn_commands import choosing, past_attempts, turn_on
 
 # Done by the supervisor's own calls to the checkpoint and memory services; the rest goes out as work.
-DIRECT_KINDS = frozenset({"acquire", "snapshot", "restore", "record", "release"})
+DIRECT_KINDS = frozenset({"acquire", "rewind", "snapshot", "restore", "record", "release"})
 
 # How long a change on a target without snapshots stands unless a new session shows that the target answers: longer than
 # any one service takes to come back, and short of the slack of an apply or undo (anneal_core.issue).

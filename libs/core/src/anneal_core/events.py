@@ -274,6 +274,23 @@ class ResumeRequested(Frozen):
     by: str
 
 
+class RunForked(Frozen):
+    """This run goes on from a moment of another one: the events before this one are that run's, chained anew."""
+
+    type: Literal["run_forked"] = "run_forked"
+    parent: str
+    # Number and hash of the parent's event after which the ways part.
+    seq: int
+    hash: str
+    # The parent's generation to which the target goes back; -1: nothing was touched.
+    generation: int
+    by: str
+    # What is another than the parent's: bounds by their names in Limits, and the model with what it may do.
+    limits: dict[str, int | float] = Field(default_factory=dict)
+    model_profile: str = ""
+    model_may: Literal["author", "choose", "none"] = "none"
+
+
 class EventRefused(Frozen):
     """Something from outside did not fit the state and changed nothing: a late result, a word on another command."""
 
@@ -313,6 +330,7 @@ Payload = (
     | ApprovalExpired
     | PauseRequested
     | ResumeRequested
+    | RunForked
     | EventRefused
     | CancelRequested
     | RunEnded

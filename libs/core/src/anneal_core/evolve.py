@@ -10,6 +10,7 @@ from anneal_contracts.work import Failed, Result
 from anneal_core import events as ev
 from anneal_core.chain import Event
 from anneal_core.folding import try_key, with_attempt, with_item
+from anneal_core.fork import forked
 from anneal_core.machine import IllegalEvent, next_phase
 from anneal_core.records import replace
 from anneal_core.results import fold_result, gave_up, resolve
@@ -42,7 +43,7 @@ def evolve(state: RunState, event: Event, payload: ev.Payload | None = None) -> 
     if event.seq != state.seq + 1:
         raise IllegalEvent(f"event {event.seq} after {state.seq}")
     payload = payload or ev.parse(event.payload)
-    if state.ended:
+    if state.ended and not isinstance(payload, ev.RunForked):
         raise IllegalEvent(f"{payload.type} after the end of the run")
     after = _HANDLERS[type(payload)](state, payload, event.at)
     return replace(after, run_id=event.run_id, seq=event.seq, head=event.hash)
@@ -299,6 +300,7 @@ _HANDLERS: dict[type, Callable[[RunState, Any, float], RunState]] = {
     ev.ApprovalExpired: _approval_expired,
     ev.PauseRequested: _pause,
     ev.ResumeRequested: _resume,
+    ev.RunForked: forked,
     ev.EventRefused: lambda state, _p, _at: state,
     ev.CancelRequested: _cancel,
     ev.RunEnded: _ended,

@@ -19,6 +19,7 @@ _PATIENCE = {
     "propose": 300.0,
     "learn": 300.0,
     "restore": 90.0,
+    "rewind": 90.0,
     "check_health": 60.0,
     "reflect": 45.0,
     "record": 30.0,

@@ -6,12 +6,15 @@ A command is the only thing that moves a run from one phase to another, besides 
 from anneal_core.state import Phase
 
 _WORKING = frozenset({Phase.PLANNING, Phase.EXECUTING, Phase.VALIDATING, Phase.RECOVERING})
+# Where a run begins: a fork of one that knew its items begins as one that recovers.
+_FIRST = frozenset({Phase.IDLE, Phase.RECOVERING})
 _ANY = frozenset(Phase) - {Phase.FINISHED, Phase.CANCELLED, Phase.FAILED}
 
 # kind -> (phases it may come from, phase it leads to; None: the phase stays)
 TRANSITIONS: dict[str, tuple[frozenset[Phase], Phase | None]] = {
-    "acquire": (frozenset({Phase.IDLE}), None),
-    "snapshot": (frozenset({Phase.IDLE, Phase.VALIDATING}), None),
+    "acquire": (_FIRST, None),
+    "rewind": (_FIRST, None),
+    "snapshot": (_FIRST | {Phase.VALIDATING}, None),
     "discover": (frozenset({Phase.IDLE, Phase.DISCOVERING}), Phase.DISCOVERING),
     "plan": (_WORKING | {Phase.DISCOVERING, Phase.VERIFYING}, Phase.PLANNING),
     "choose_item": (_WORKING, None),

@@ -3,16 +3,19 @@
 from anneal_core import events as ev
 from anneal_core import goal, graph
 from anneal_core.finish import close_down
+from anneal_core.fork import go_back
 from anneal_core.issue import Payloads, issue
 from anneal_core.ordering import in_order, to_plan
 from anneal_core.state import RunState
 
 
 def start(state: RunState, now: float) -> Payloads:
-    """Everything before the first item: lease, first generation, discovery, plan, queue."""
+    """Everything before the first item: lease, the way back of a fork, first generation, discovery, plan, queue."""
     assert state.spec is not None
     if state.access is None:
         return issue(state, now, "acquire")
+    if going_back := go_back(state, now):
+        return going_back
     if state.cancel and not state.queued:
         return close_down(state, now)
     if state.generation < 0 and state.access.can_snapshot and not state.spec.dry_run:

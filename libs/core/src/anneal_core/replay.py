@@ -1,7 +1,7 @@
 """Replay: folds a log and decides everything again, without touching anything; the first difference is told."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from typing import Any
@@ -10,11 +10,14 @@ from anneal_core import events as ev
 from anneal_core.chain import Event
 from anneal_core.decide import decide
 from anneal_core.evolve import evolve
+from anneal_core.fork import past_head
 from anneal_core.machine import IllegalEvent
+from anneal_core.records import replace
 from anneal_core.state import RunState
 
 # The actor of what the engine decided; everything else came from outside and is taken as it is.
 ENGINE_ACTOR = "engine"
+FORKED = "run_forked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,20 @@ class Replay:
     difference: Difference | None = None
 
 
-def replay(log: Iterable[Event]) -> Replay:
-    """Replays a log from its first event. Never raises for what the log holds: that is a difference."""
+def replay(log: Sequence[Event]) -> Replay:
+    """Replays a log from its first event. Never raises for what the log holds: that is a difference.
+
+    What a fork has from the runs before it was decided under their ids, and must be theirs by its hash.
+    """
     state, decisions, expected = RunState(), 0, list[dict[str, Any]]()
-    for event in log:
+    for n, (event, run_id) in enumerate(zip(log, _ids(log), strict=True)):
+        if event.type == FORKED:
+            expected = []  # the other run went on with them, this one does not
+            if past_head(log[:n], str(event.payload.get("parent"))) != event.payload.get("hash"):
+                found = Difference(seq=event.seq, reason="the events before it are not those of the run that it names")
+                return Replay(state=state, decisions=decisions, difference=found)
         if event.actor == ENGINE_ACTOR:
-            expected = expected or [_plain(p) for p in decide(state, event.at)]
+            expected = expected or [_plain(p) for p in decide(replace(state, run_id=run_id), event.at)]
             decided = expected.pop(0) if expected else None
             recorded = _normal(event.payload)
             if decided != recorded:
@@ -55,6 +66,16 @@ def replay(log: Iterable[Event]) -> Replay:
             found = Difference(seq=event.seq, reason=f"the log's own event does not fit: {e}")
             return Replay(state=state, decisions=decisions, difference=found)
     return Replay(state=state, decisions=decisions)
+
+
+def _ids(log: Sequence[Event]) -> list[str]:
+    """The id of the run in which each event was written first."""
+    run_id, found = log[-1].run_id if log else "", list[str]()
+    for event in reversed(log):
+        found.append(run_id)
+        if event.type == FORKED:
+            run_id = str(event.payload.get("parent"))
+    return found[::-1]
 
 
 def _plain(payload: ev.Payload) -> dict[str, Any]:

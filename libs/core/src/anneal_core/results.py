@@ -182,12 +182,16 @@ def _group_evaluated(state: RunState, pending: Pending, r: GroupEvaluated, at: f
 
 def _snapshotted(state: RunState, pending: Pending, r: Snapshotted, at: float) -> RunState:
     state = replace(_timed(state, pending, "keep", r.took_s, at), generation=r.generation, settled=False)
+    if state.origin is not None and not state.origin.based:
+        state = replace(state, origin=replace(state.origin, based=True))
     for item_id in state.group if pending.group else (pending.item_id,) if pending.item_id else ():
         state = with_attempt(state, item_id, generation=r.generation)
     return state
 
 
 def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunState:
+    if pending.kind == "rewind":
+        return _rewound(state)
     state = replace(_timed(state, pending, "revert", r.took_s, at), booted=state.booted or r.restored)
     if pending.group:
         for item_id in state.group:
@@ -199,6 +203,12 @@ def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunS
     if attempt is not None and triage.may_apply_again(state, attempt):
         return with_attempt(state, pending.item_id, applied=None, interruptions=attempt.interruptions + 1)
     return with_attempt(state, pending.item_id, restored=r)
+
+
+def _rewound(state: RunState) -> RunState:
+    """The target was booted on the fork's generation; where it was never looked at, there is nothing to compare."""
+    assert state.origin is not None
+    return replace(state, origin=replace(state.origin, rewound=True), booted=state.before is not None)
 
 
 def _health_checked(state: RunState, _p: Pending, r: HealthChecked, _at: float) -> RunState:
@@ -251,6 +261,7 @@ _RESULT_OF: dict[str, type] = {
     "look_again": LookedAgain,
     "resolve_deferred": DeferredResolved,
     "restore": Restored,
+    "rewind": Restored,
     "check_health": HealthChecked,
     "reflect": Reflected,
     "verify": Verified,

@@ -131,7 +131,7 @@ class Approval:
     title: str
     asked_at: float
     expires_at: float
-    # asked, granted, denied, expired.
+    # asked, granted, denied, expired; void: of the run that this one was forked from.
     state: str = "asked"
     by: str = ""
     reason: str = ""
@@ -170,12 +170,31 @@ class ItemState:
     reflection: Reflected | None = None
     # Questions to people about this item's actions, oldest first.
     approvals: tuple[Approval, ...] = ()
+    # Attempts, the oldest ones, that were made by the run that this one was forked from.
+    inherited: int = 0
     final: Outcome | None = None
 
     @property
     def open_attempt(self) -> Attempt | None:
         """The attempt under way, if any."""
         return self.attempts[-1] if self.attempts and self.attempts[-1].ending is None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a forked run comes from: parent, number and hash of its last event that both share.
+
+    generation: the parent's, to which the target goes back first; -1: nothing was touched.
+    """
+
+    parent: str
+    seq: int
+    hash: str
+    generation: int
+    by: str
+    rewound: bool = False
+    # The target as it then is was kept as this run's own first generation.
+    based: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +211,8 @@ class RunState:
     spec: Spec | None = None
     limits: Limits = field(default_factory=Limits)
     policy: SkillPolicy | None = None
+    # Where it comes from, if it is a fork; the time of its creation is then that of the fork.
+    origin: Origin | None = None
     created_at: float = 0.0
     ended_at: float = 0.0
     cancel: str = ""

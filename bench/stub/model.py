@@ -14,7 +14,13 @@ _REFLECTION: Final = {
     "mechanism": "A later file overrides the setting.",
     "lesson": "Look for drop-in files first.",
     "bans": ["Editing the main file alone."],
+    "banned_text": [],
     "certainty": "medium",
+}
+_PLAN: Final = {
+    "diagnosis": "The setting is absent.",
+    "steps": ["Write the file."],
+    "look_at": [],
 }
 
 
@@ -65,14 +71,24 @@ def answer(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    if body["response_format"]["json_schema"]["name"] == "Reflection":
-        return _REFLECTION
+    contract = body["response_format"]["json_schema"]
     found = re.search(r"^Id: (\S+)$", body["messages"][-1]["content"], re.MULTILINE)
     item = found[1] if found else ""
     able = item.startswith("model")
+    missing = "" if able else "The name of the site's log host."
+    match contract["name"]:
+        case "Reflection":
+            return _REFLECTION
+        case "ItemChoice":
+            return {"item_id": contract["schema"]["properties"]["item_id"]["enum"][0], "reason": "It is the first."}
+        case "ItemPlan":
+            return {**_PLAN, "approach": "Add it." if able else "", "missing_input": missing}
+        case "ArchitectDecision":
+            told = {"decision": "ESCALATE", "reason": "No script helps."}
+            return {**_PLAN, **told, "diagnosis": "", "approach": "", "steps": [], "missing_input": missing}
     return {
         "analysis": "The setting is absent, and the script adds it.",
-        "missing_input": "" if able else "The name of the site's log host.",
+        "missing_input": missing,
         "title": "Add the setting",
         "script": SCRIPT.format(id=item) if able else "",
         "undo": "",

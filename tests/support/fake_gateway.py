@@ -41,6 +41,8 @@ class FakeGateway(GatewayServiceServicer):
         self.replayed = ct.ReplayRunResponse(same=True, events=9, decisions=5)
         # Parked messages by id, as GetParked gives them.
         self.parked: dict[str, qu.GetParkedResponse] = {}
+        # Effects of each run.
+        self.effects: dict[str, list[cp.Effect]] = {}
         self.error: AnnealError | None = None
         self.watched_after: list[int] = []
         self._events: list[Event] = []
@@ -134,6 +136,10 @@ class FakeGateway(GatewayServiceServicer):
     def ListTargets(self, request: Any, context: Any) -> Any:
         self._check(context)
         return cp.ListTargetsResponse(targets=list(self.targets.values()))
+
+    def ListEffects(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        return cp.ListEffectsResponse(effects=self.effects.get(request.run_id, []))
 
     def RemoveTarget(self, request: Any, context: Any) -> Any:
         self._check(context)

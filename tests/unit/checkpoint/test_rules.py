@@ -1,6 +1,8 @@
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from anneal_checkpoint.effects import NEXT, advance, same_change
@@ -73,6 +75,13 @@ def test_only_the_steps_of_the_table_are_taken(before: EffectState, after: Effec
     else:
         with pytest.raises(FailedPrecondition, match=f"is {before}"):
             advance(effect, after)
+
+
+def test_the_readme_has_the_table_of_the_code() -> None:
+    readme = Path(__file__).parents[3] / "services" / "checkpoint" / "README.md"
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*?) ?\|$", readme.read_text(encoding="utf-8"), re.M)
+    told = {state: set(re.findall(r"`(\w+)`", after)) for state, after in rows if state in set(EffectState)}
+    assert told == {state: set(after) for state, after in NEXT.items()}
 
 
 @given(st.lists(st.tuples(st.sampled_from(EffectState), st.integers(0, 3)), max_size=8))

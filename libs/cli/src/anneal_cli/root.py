@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": (f"{_COMMANDS}.runs:show", "What a run came to: score, items, reasons."),
     "explain": (f"{_COMMANDS}.runs:explain", "One rule's story: what was tried, why, and what came of it."),
     "report": (f"{_COMMANDS}.runs:report", "Write a run's report: html, json, jsonl, ARF, CKLB."),
+    "effects": (f"{_COMMANDS}.effects:effects", "What a run did to its target, and what nobody knows the end of."),
     "cancel": (f"{_COMMANDS}.runs:cancel", "Cancel a run between two steps."),
     "pause": (f"{_COMMANDS}.control:pause", "Hold a run up after the attempt that is under way."),
     "resume": (f"{_COMMANDS}.control:resume", "Let a paused run go on where it stood."),

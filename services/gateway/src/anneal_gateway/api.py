@@ -71,6 +71,9 @@ class GatewayApi(gateway_pb2_grpc.GatewayServiceServicer):
     async def RemoveTarget(self, request: cp.RemoveTargetRequest, context: Any) -> cp.RemoveTargetResponse:
         return await self._clients.checkpoint.RemoveTarget(request)
 
+    async def ListEffects(self, request: cp.ListEffectsRequest, context: Any) -> cp.ListEffectsResponse:
+        return await self._clients.checkpoint.ListEffects(request)
+
     async def CheckTarget(self, request: ev.CheckTargetRequest, context: Any) -> ev.CheckTargetResponse:
         return await self._clients.evaluator.CheckTarget(request)
 

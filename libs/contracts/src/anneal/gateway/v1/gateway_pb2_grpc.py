@@ -99,6 +99,11 @@ class GatewayServiceStub:
                 request_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.CheckTargetRequest.SerializeToString,
                 response_deserializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.CheckTargetResponse.FromString,
                 _registered_method=True)
+        self.ListEffects = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/ListEffects',
+                request_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListEffectsRequest.SerializeToString,
+                response_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListEffectsResponse.FromString,
+                _registered_method=True)
         self.ListSkills = channel.unary_unary(
                 '/anneal.gateway.v1.GatewayService/ListSkills',
                 request_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.ListSkillsRequest.SerializeToString,
@@ -243,6 +248,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEffects(self, request, context):
+        """A run's effects as the ledger has them, in the order in which they were intended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSkills(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -383,6 +395,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.CheckTarget,
                     request_deserializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.CheckTargetRequest.FromString,
                     response_serializer=anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.CheckTargetResponse.SerializeToString,
+            ),
+            'ListEffects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEffects,
+                    request_deserializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListEffectsRequest.FromString,
+                    response_serializer=anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListEffectsResponse.SerializeToString,
             ),
             'ListSkills': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSkills,
@@ -774,6 +791,33 @@ class GatewayService:
             '/anneal.gateway.v1.GatewayService/CheckTarget',
             anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.CheckTargetRequest.SerializeToString,
             anneal_dot_evaluator_dot_v1_dot_evaluator__pb2.CheckTargetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEffects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/ListEffects',
+            anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListEffectsRequest.SerializeToString,
+            anneal_dot_checkpoint_dot_v1_dot_checkpoint__pb2.ListEffectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

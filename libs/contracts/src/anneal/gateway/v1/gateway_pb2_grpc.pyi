@@ -50,6 +50,8 @@ class GatewayServiceStub:
     ListTargets: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListTargetsRequest, _checkpoint_pb2.ListTargetsResponse]
     RemoveTarget: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.RemoveTargetRequest, _checkpoint_pb2.RemoveTargetResponse]
     CheckTarget: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CheckTargetRequest, _evaluator_pb2.CheckTargetResponse]
+    ListEffects: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListEffectsRequest, _checkpoint_pb2.ListEffectsResponse]
+    """A run's effects as the ledger has them, in the order in which they were intended."""
     ListSkills: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListSkillsRequest, _evaluator_pb2.ListSkillsResponse]
     RecordBaseline: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RecordBaselineRequest, _evaluator_pb2.RecordBaselineResponse]
     PauseRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.PauseRunRequest, _control_pb2.PauseRunResponse]
@@ -81,6 +83,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     ListTargets: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListTargetsRequest, _checkpoint_pb2.ListTargetsResponse]  # type: ignore[assignment]
     RemoveTarget: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.RemoveTargetRequest, _checkpoint_pb2.RemoveTargetResponse]  # type: ignore[assignment]
     CheckTarget: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CheckTargetRequest, _evaluator_pb2.CheckTargetResponse]  # type: ignore[assignment]
+    ListEffects: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListEffectsRequest, _checkpoint_pb2.ListEffectsResponse]  # type: ignore[assignment]
+    """A run's effects as the ledger has them, in the order in which they were intended."""
     ListSkills: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListSkillsRequest, _evaluator_pb2.ListSkillsResponse]  # type: ignore[assignment]
     RecordBaseline: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RecordBaselineRequest, _evaluator_pb2.RecordBaselineResponse]  # type: ignore[assignment]
     PauseRun: _aio.UnaryUnaryMultiCallable[_control_pb2.PauseRunRequest, _control_pb2.PauseRunResponse]  # type: ignore[assignment]
@@ -181,6 +185,14 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.CheckTargetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.CheckTargetResponse, _abc.Awaitable[_evaluator_pb2.CheckTargetResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListEffects(
+        self,
+        request: _checkpoint_pb2.ListEffectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.ListEffectsResponse, _abc.Awaitable[_checkpoint_pb2.ListEffectsResponse]]:
+        """A run's effects as the ledger has them, in the order in which they were intended."""
 
     @_abc_1.abstractmethod
     def ListSkills(

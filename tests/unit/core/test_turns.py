@@ -272,6 +272,16 @@ def test_a_choice_that_was_not_offered_leaves_it_to_the_order() -> None:
     assert all(not i.chosen_why for i in state.items.values())
 
 
+def test_an_item_with_a_script_at_hand_is_nobodys_choice() -> None:
+    ladders = {"a": [candidate("a", 0)], "b": [], "c": [], "d": [candidate("d", 0)]}
+    mind = Mind(picks=["c"])
+    w = world(mind, "a", "b", "c", "d", ladders=ladders)
+    run(w, max_attempts=1)
+    offered = [tuple(i.id for i in t.items) for t in mind.told if t.kind == "choose_item"]
+    assert offered == [("b", "c")]
+    assert w.sent.index("choose_item") > w.sent.index("apply"), "a comes first, by the order"
+
+
 def test_only_ties_of_the_skills_order_are_offered() -> None:
     mind = Mind(picks=["b"])
     w = world(mind, "a", "b")

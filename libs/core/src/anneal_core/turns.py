@@ -4,11 +4,13 @@ What is asked of a model, and in which order, is decided here; what it says is a
 verdict. A turn that fails costs what it cost, and the item goes on without it.
 """
 
+from itertools import islice
+
 from anneal_contracts.facts import CoreMode, FixSource
 from anneal_contracts.turns import Strategy
 
 from anneal_core import events as ev
-from anneal_core import group, ladder
+from anneal_core import ladder
 from anneal_core.budget import out_of_budget
 from anneal_core.issue import Payloads, issue
 from anneal_core.ordering import queued, unmet, waits_for
@@ -35,17 +37,24 @@ def choice(state: RunState, now: float) -> Payloads:
     ready = offered(state)
     if len(ready) < 2 or ready == state.offered or _begun(state.items[ready[0]]):
         return ()
-    if group.worth_opening(state, ready[0]):
-        return ()
     return issue(state, now, "choose_item", offered=ready, generation=state.choices + 1)
 
 
 def offered(state: RunState) -> tuple[str, ...]:
-    """The items that may come next, in order: the Architect breaks ties, it does not overrule the skill's order."""
-    ready = [i for i in queued(state) if not waits_for(state, i) and not unmet(state, i)]
-    ready = [i for i in ready if not state.items[i].detail.missing_input]
-    first = state.items[ready[0]].detail.priority if ready else 0
-    return tuple(i for i in ready if state.items[i].detail.priority == first)[:_MOST_OFFERED]
+    """The items that may come next and that want the model, in order; none where the next has a script at hand.
+
+    The Architect breaks ties, it does not overrule the skill's order.
+    """
+    ready = (state.items[i] for i in queued(state) if not waits_for(state, i) and not unmet(state, i))
+    first = next(ready, None)  # most often it decides alone: a run may have thousands of items behind it
+    if first is None or not _wants_the_model(state, first):
+        return ()
+    ties = (i for i in ready if i.detail.priority == first.detail.priority and _wants_the_model(state, i))
+    return (first.detail.id, *(i.detail.id for i in islice(ties, _MOST_OFFERED - 1)))
+
+
+def _wants_the_model(state: RunState, item: ItemState) -> bool:
+    return not item.detail.missing_input and ladder.next_candidate(state, item) is None
 
 
 def _begun(item: ItemState) -> bool:

@@ -82,6 +82,7 @@ class Targets:
                 if lease.live:
                     raise leased(lease)
                 await tx.clear_lease(name)
+                await tx.abandon_effects(name, lease.run_id, "its target was removed before the end was known")
                 await tx.finish_restores(name)
                 await retire_runs(tx, name, keep_runs=0)
                 await tx.delete_target(name)

@@ -27,6 +27,7 @@ from anneal_contracts.work import (
     Verify,
 )
 from anneal_runtime.errors import AnnealError, FailedPrecondition, Internal, TargetUnreachable
+from anneal_runtime.faults import declare, faultpoint
 from anneal_skillkit.bench import Handler, Workbench
 from anneal_skillkit.effects import disarm
 from anneal_skillkit.interfaces import Context, Judgement
@@ -34,6 +35,8 @@ from anneal_skillkit.interfaces import Context, Judgement
 from anneal_evaluator.probing import Probes
 
 log = logging.getLogger(__name__)
+
+AFTER_LOOK = declare("evaluator.after_look")
 
 
 def worse(before: Health, now: Health) -> tuple[str, ...]:
@@ -252,6 +255,7 @@ class Evaluations:
             health = await self._bench.skill(skill).runtime.evaluator.health(ctx, canary)
             # Without our rights back nobody could take the change back but the timer.
             late = await disarm(canary, guarded) if guarded and health.reachable and health.privileged else None
+            await faultpoint(AFTER_LOOK)
         finally:
             await canary.close()
         undone = ("the dead-man timer took the change back: no new session had come in time",) if late else ()

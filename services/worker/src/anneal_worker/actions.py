@@ -28,6 +28,7 @@ BEFORE_INTENT = declare("worker.before_intent")
 BEFORE_APPLY = declare("worker.before_apply")
 WHILE_APPLYING = declare("worker.while_applying")
 AFTER_APPLY = declare("worker.after_apply")
+AFTER_READ = declare("worker.after_read")
 AFTER_RECORD = declare("worker.after_record")
 
 # The tail of a script's output that goes into the log and into prompts.
@@ -123,6 +124,7 @@ class Actions:
     async def _found(self, ctx: Context, command: Apply, permit: Permit) -> Applied | None:
         """What an earlier, killed worker left behind; None: nothing was started. Waits for what is still at work."""
         markers = await read_markers(ctx.session, command.effect_key)
+        await faultpoint(AFTER_READ)
         if isinstance(markers, NeverStarted):
             return None
         if isinstance(markers, Started) and markers.running:
@@ -178,7 +180,7 @@ class Actions:
         return Applied(command_id=command.command_id, state="unreachable", detail=str(e))
 
     async def _finished(self, command: Apply, done: ExecResult) -> Applied:
-        recording = self._record(command, done.exit_code)
+        recording = self._finish(command, "applied", exit_code=done.exit_code)
         if command.undoes or done.timed_out:
             await recording
         else:
@@ -194,10 +196,6 @@ class Actions:
             detail=failed if command.undoes and done.exit_code else "",
         )
 
-    async def _record(self, command: Apply, exit_code: int) -> None:
-        await self._finish(command, "applied", exit_code=exit_code)
-        await faultpoint(AFTER_RECORD)
-
     async def _tell_late(self, command: Apply) -> None:
         """Left by a worker that died between its result and the ledger: the run went on, the ledger has no end."""
         with contextlib.suppress(AnnealError):
@@ -210,6 +208,7 @@ class Actions:
         await self._bench.checkpoint.FinishEffect(
             cp.FinishEffectRequest(idempotency_key=command.effect_key, state=state, exit_code=exit_code, detail=detail)
         )
+        await faultpoint(AFTER_RECORD)
 
 
 def _intent(command: Apply) -> cp.BeginEffectRequest:

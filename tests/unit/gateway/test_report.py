@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from anneal.common.v1.common_pb2 import ScoreCounts
 from anneal.evaluator.v1.evaluator_pb2 import Baseline
+from anneal.supervisor.v1.story_pb2 import ItemStory
 from anneal.supervisor.v1.supervisor_pb2 import Action, Attempt, Item, Run, RunSpec, VerifyRunResponse
 from anneal_contracts.canonical import canonical_json
 from anneal_gateway.report.document import Document, run_document
@@ -51,6 +52,7 @@ def _hostile_run() -> Run:
     item = Item(
         id="rule_1", title=evil, category=evil, severity="high", state="escalated", reason=evil, model_words=evil,
         attempts=[attempt], attempts_made=1, detail_json=canonical_json(detail),
+        story=ItemStory(missing_input=evil, decided_by=evil),
     )  # fmt: skip
     return Run(
         run_id=evil, spec=RunSpec(skill=evil, target=evil), state="finished", reason=evil, items=[item], notes=[evil]
@@ -112,6 +114,16 @@ def test_a_run_without_regressions_says_so_and_one_without_a_scan_claims_nothing
     text = render_html(run_document(early), Extras())
     assert "No regressions." not in text
     assert "there is no score" in text
+
+
+def test_what_a_person_has_to_supply_is_told_on_the_page_and_in_the_document() -> None:
+    run = sample_run()
+    item = next(i for i in run.items if i.state == "escalated")
+    item.story.CopyFrom(ItemStory(missing_input="the site's log host", decided_by="architect"))
+    document = run_document(run)
+    assert "What a person has to supply.</b> the site&#39;s log host" in render_html(document, Extras(scripts=SCRIPTS))
+    told = next(i for i in document["items"] if i["id"] == item.id)
+    assert (told["missing_input"], told["decided_by"]) == ("the site's log host", "architect")
 
 
 def test_a_models_words_are_marked_as_such_and_states_are_told_without_colour() -> None:

@@ -70,17 +70,18 @@ def _issued(state: RunState, p: ev.CommandIssued, at: float) -> RunState:
         reflections=state.reflections + (p.kind == "reflect"),
         offered=p.offered or state.offered,
     )
-    if p.item_id in state.items and p.kind not in BACKGROUND:
-        state = with_item(state, p.item_id, partial(_worked_on, at=at, steps=int(p.kind in STEP_KINDS)))
+    item = state.items.get(p.item_id)
+    if item is not None and not item.started_at and p.kind not in BACKGROUND:
+        state = with_item(state, p.item_id, partial(_begun, at=at))
     if p.kind == "plan" and state.queued:
         repairs = state.repairs + state.verified
         return replace(state, round=state.round + 1, repairs=repairs, verified=False, planned=False, queued=False)
     return state
 
 
-def _worked_on(item: ItemState, *, at: float, steps: int = 0) -> ItemState:
+def _begun(item: ItemState, *, at: float) -> ItemState:
     """An item on which something is done: its time runs from the first of it."""
-    return replace(item, started_at=item.started_at or at, steps=item.steps + steps)
+    return replace(item, started_at=item.started_at or at)
 
 
 def _expired(state: RunState, p: ev.CommandExpired, at: float) -> RunState:
@@ -175,7 +176,7 @@ def _attempt_started(state: RunState, p: ev.AttemptStarted, at: float) -> RunSta
         if candidate is None:
             raise IllegalEvent(f"{p.candidate} is no rung of {p.item_id}")
         attempt = Attempt(number=p.attempt, candidate=candidate, started_at=at, group=p.group)
-        item = _worked_on(item, at=at)
+        item = _begun(item, at=at)
         return replace(item, state=ev.ItemStateName.ACTIVE, attempts=(*item.attempts, attempt))
 
     if p.group != (state.groups if state.group else p.group and state.groups + 1):

@@ -47,4 +47,4 @@ def spent(state: RunState, item_id: str, usage: Usage) -> RunState:
     state = replace(state, steps=state.steps + usage.calls, tokens=state.tokens + tokens)
     if item_id not in state.items:
         return state
-    return with_item(state, item_id, lambda i: replace(i, steps=i.steps + usage.calls, tokens=i.tokens + tokens))
+    return with_item(state, item_id, lambda i: replace(i, calls=i.calls + usage.calls, tokens=i.tokens + tokens))

@@ -161,9 +161,9 @@ class ItemState:
     usual_s: float = 0.0
     # Why the Architect took it first; empty: the order did.
     chosen_why: str = ""
-    # When its first command was given out (0: not yet), and what it cost since.
+    # When its first command was given out (0: not yet), and the calls and tokens of its model turns.
     started_at: float = 0.0
-    steps: int = 0
+    calls: int = 0
     tokens: int = 0
     decided_by: str = ""
     missing_input: str = ""
@@ -173,6 +173,12 @@ class ItemState:
     # Attempts, the oldest ones, that were made by the run that this one was forked from.
     inherited: int = 0
     final: Outcome | None = None
+
+    @property
+    def steps(self) -> int:
+        """Counted steps of the item: calls of a model, questions, and what its attempts did."""
+        done = sum((a.applied is not None) + a.interruptions + (a.evaluated is not None) for a in self.attempts)
+        return self.calls + len(self.facts) + done
 
     @property
     def open_attempt(self) -> Attempt | None:

@@ -155,6 +155,8 @@ def _item(item: pb.Item) -> dict[str, Any]:
         "severity": item.severity or "unknown",
         "state": item.state,
         "reason": item.reason,
+        "decided_by": item.story.decided_by,
+        "missing_input": item.story.missing_input,
         "attempts": item.attempts_made,
         "rung": item.rung,
         "final_outcome": item.final_outcome,

@@ -1,8 +1,15 @@
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
+import pytest_asyncio
 from anneal.checkpoint.v1 import checkpoint_pb2 as pb
+from anneal_checkpoint.effects import Effects
+from anneal_checkpoint.model import Effect
+from anneal_checkpoint.store_postgres import PostgresStore, open_database
 from anneal_runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StaleToken
+from anneal_runtime.postgres import Database
 
 from tests.integration.checkpoint.conftest import (
     FolderDriver,
@@ -227,3 +234,75 @@ async def test_an_effect_without_a_name_is_refused(stub: Stub) -> None:
         with pytest.raises(InvalidArgument) as refused:
             await stub.BeginEffect(request)
         assert refused.value.field == f"effect.{field}"
+
+
+@pytest_asyncio.fixture
+async def database(postgres_dsn: str, stub: Stub) -> AsyncIterator[Database]:
+    """The service's own database, beside it."""
+    one = await open_database(postgres_dsn, max_size=2)
+    yield one
+    await one.close()
+
+
+USUAL = Effect(
+    key="e1",
+    target="lab",
+    run_id="run-1",
+    item_id="i",
+    attempt=1,
+    action_hash="h",
+    fencing_token=0,
+    command_seq=7,
+)
+_HALF_RESTORED = """
+INSERT INTO operations (key, kind, target, run_id, generation, request_hash, state)
+VALUES ('o', 'restore', 'lab', 'run-0', 0, 'h', 'started')
+"""
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "changes"),
+    [
+        ("", {"fencing_token": 9}),
+        ("", {"run_id": "run-2"}),
+        ("", {"target": "other"}),
+        ("UPDATE leases SET newest_seq = 8", {}),
+        ("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'", {}),
+        ("DELETE FROM targets", {}),
+        (_HALF_RESTORED, {}),
+    ],
+)
+async def test_the_usual_way_to_begin_an_effect_is_open_only_where_no_rule_objects(
+    stub: Stub, database: Database, spoiled: str, changes: dict[str, object]
+) -> None:
+    token = await acquire(stub, "run-1")
+    effect = replace(USUAL, fencing_token=token)
+    store = PostgresStore(database)
+    async with database.connection() as conn:
+        await conn.execute(spoiled or "SELECT 1")
+    spoilt = replace(effect, **changes)  # type: ignore[arg-type]
+    async with store.glance() as tx:
+        assert await tx.begin_effect(spoilt) is None
+    with pytest.raises((StaleToken, NotFound, FailedPrecondition)):
+        await Effects(store)._begin(spoilt)
+    assert await states(stub) == {}
+
+
+async def test_the_usual_way_writes_what_the_rules_would_and_waits_for_nobody(stub: Stub, database: Database) -> None:
+    token = await acquire(stub, "run-1")
+    effect = replace(USUAL, fencing_token=token)
+    store = PostgresStore(database)
+    async with store.transaction() as holder:
+        await holder.lock_lease("lab")
+        async with store.glance() as tx:
+            assert await tx.begin_effect(effect) is None
+    async with store.glance() as tx:
+        usual = await tx.begin_effect(effect)
+    assert usual is not None
+    begun, ledger, left_s = usual
+    by_rules = await Effects(store)._begin(replace(effect, key="e2"))
+    assert (ledger, round(left_s)) == (by_rules.ledger, round(by_rules.lease_left_s))
+    when = {"intended_at": None, "key": ""}
+    assert replace(begun, **when) == replace(by_rules.effect, **when)  # type: ignore[arg-type]
+    async with store.transaction() as tx:
+        assert (await tx.lock_lease("lab")).newest_seq == 7

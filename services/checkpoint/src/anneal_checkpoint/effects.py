@@ -80,6 +80,18 @@ class Effects:
     async def begin(self, effect: Effect) -> Begun:
         """Commits that a change is intended. Raises StaleToken, AlreadyExists, FailedPrecondition, NotFound."""
         _check(effect)
+        effect = replace(effect, state=EffectState.INTENDED)
+        async with self._store.glance() as tx:
+            usual = await tx.begin_effect(effect)
+        if usual is None:
+            begun = await self._begin(effect)
+        else:
+            begun = Begun(effect=usual[0], before=False, ledger=usual[1], lease_left_s=usual[2])
+        await faultpoint(AFTER_BEGIN)
+        return begun
+
+    async def _begin(self, effect: Effect) -> Begun:
+        """By the rules, one after the other: it was begun before, or something is in its way."""
         async with self._store.transaction() as tx:
             lease = await tx.lock_lease(effect.target)
             found = await tx.grounds(effect.target, effect.key)
@@ -97,14 +109,12 @@ class Effects:
             known = await tx.effect(effect.key) if found.known is not None else None
             if known is not None:
                 await take_command(tx, lease, effect.command_seq)
-            begun = Begun(
+            return Begun(
                 effect=await _begun(tx, effect, known),
                 before=known is not None,
                 ledger=found.ledger,
                 lease_left_s=lease.left_s,
             )
-        await faultpoint(AFTER_BEGIN)
-        return begun
 
     async def start(self, key: str) -> Effect:
         """Records that the target was seen at work on it. Raises NotFound, FailedPrecondition."""
@@ -146,7 +156,7 @@ class Effects:
 async def _begun(tx: Tx, effect: Effect, known: Effect | None) -> Effect:
     """The record of an intent: a new one, or the known one in the hands of whoever asks now."""
     if known is None:
-        return await tx.insert_effect(replace(effect, state=EffectState.INTENDED))
+        return await tx.insert_effect(effect)
     if not same_change(known, effect):
         raise AlreadyExists("this key belongs to another change", field="idempotency_key")
     if known.state in (EffectState.REVERTED, EffectState.UNKNOWN):

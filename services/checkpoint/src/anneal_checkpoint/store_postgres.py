@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608  # nothing but this module's own lists of columns is put into a statement
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -58,15 +59,16 @@ def _of(row: Any, prefix: str, key: str) -> dict[str, Any] | None:
     return {name[cut:]: value for name, value in row.items() if name.startswith(f"{prefix}_")}
 
 
-_SCENE = f"""
-SELECT {_prefixed(_TARGET, "t")}, {_prefixed(_OPERATION, "o")}, {_prefixed(_OPERATION, "u")}
-FROM (SELECT 1) AS one LEFT JOIN targets t ON t.name = $1 LEFT JOIN operations o ON o.key = $2
-LEFT JOIN LATERAL ({_UNFINISHED}) u ON true
-"""
 _SAVED = f"""
 SELECT {_SNAPSHOT} FROM snapshots
-WHERE (target = $1 AND run_id = $2 AND (state <> 'dropped' OR generation = $3)) OR state = 'dropping'
+WHERE (target = $1 AND run_id = $3 AND (state <> 'dropped' OR generation = $4)) OR state = 'dropping'
 ORDER BY seq DESC
+"""
+_SCENE = f"""
+SELECT {_prefixed(_TARGET, "t")}, {_prefixed(_OPERATION, "o")}, {_prefixed(_OPERATION, "u")},
+    (SELECT json_agg(s) FROM ({_SAVED}) s)::text AS saved
+FROM (SELECT 1) AS one LEFT JOIN targets t ON t.name = $1 LEFT JOIN operations o ON o.key = $2
+LEFT JOIN LATERAL ({_UNFINISHED}) u ON true
 """
 _GROUNDS = f"""
 SELECT {_prefixed(_TARGET, "t")}, {_prefixed(_OPERATION, "u")}, {_prefixed(_EFFECT, "e")},
@@ -92,6 +94,24 @@ _INSERT_EFFECT = f"""
 WITH noted AS (UPDATE leases SET newest_seq = $8 WHERE target = $2 AND newest_seq < $8)
 INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq, undoes, state)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {_EFFECT}
+"""
+# What a new effect needs, in one statement: where anything is otherwise, nothing is written and the rules are asked.
+# A lease that somebody holds the row of is not waited for: what was read before a wait would be old.
+_BEGIN_EFFECT = f"""
+WITH held AS MATERIALIZED (
+    SELECT expires_at FROM leases
+    WHERE target = $2 AND run_id = $3 AND token = $7 AND newest_seq <= $8 FOR UPDATE SKIP LOCKED
+), fit AS MATERIALIZED (
+    SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS left_s FROM held
+    WHERE expires_at > clock_timestamp()
+        AND EXISTS (SELECT 1 FROM targets WHERE name = $2)
+        AND NOT EXISTS (SELECT 1 FROM operations WHERE target = $2 AND state = 'started')
+), noted AS (
+    UPDATE leases SET newest_seq = $8 WHERE target = $2 AND newest_seq < $8 AND EXISTS (SELECT 1 FROM fit)
+)
+INSERT INTO effects (key, target, run_id, item_id, attempt, action_hash, fencing_token, command_seq, undoes, state)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM fit ON CONFLICT DO NOTHING
+RETURNING {_EFFECT}, (SELECT id::text FROM ledger) AS ledger, (SELECT left_s FROM fit) AS left_s
 """
 _END_EFFECT = f"""
 UPDATE effects SET state = $2, exit_code = CASE WHEN $2 = 'applied' THEN $3 ELSE exit_code END, detail = $4,
@@ -203,9 +223,9 @@ class PostgresTx:
     # --- operations ---------------------------------------------------------------------------------------------------
 
     async def scene(self, target: str, run_id: str, generation: int, key: str) -> Scene:
-        row = await self._conn.fetchrow(_SCENE, target, key)
+        row = await self._conn.fetchrow(_SCENE, target, key, run_id, generation)
         assert row is not None  # one row, whatever is missing in it
-        found = [_snapshot(r) for r in await self._conn.fetch(_SAVED, target, run_id, generation)]
+        found = [_snapshot(_plain(s)) for s in json.loads(row["saved"] or "[]")]
         known, operation, unfinished = _of(row, "t", "name"), _of(row, "o", "key"), _of(row, "u", "key")
         return Scene(
             target=_target(known) if known else None,
@@ -341,10 +361,16 @@ class PostgresTx:
         row = await self._conn.fetchrow(f"SELECT {_EFFECT} FROM effects WHERE key = $1 FOR UPDATE", key)
         return None if row is None else _effect(row)
 
+    async def begin_effect(self, effect: Effect) -> tuple[Effect, str, float] | None:
+        row = await self._conn.fetchrow(_BEGIN_EFFECT, *_values(effect))
+        if row is None:
+            return None
+        begun = dict(row)
+        ledger, left_s = begun.pop("ledger"), begun.pop("left_s")
+        return _effect(begun), ledger, left_s
+
     async def insert_effect(self, effect: Effect) -> Effect:
-        e = effect
-        values = (e.key, e.target, e.run_id, e.item_id, e.attempt, e.action_hash, e.fencing_token, e.command_seq)
-        return _effect(await self._conn.fetchrow(_INSERT_EFFECT, *values, e.undoes, e.state))
+        return _effect(await self._conn.fetchrow(_INSERT_EFFECT, *_values(effect)))
 
     async def end_effect(
         self, key: str, state: EffectState, exit_code: int, detail: str, *, after: Collection[EffectState]
@@ -419,8 +445,20 @@ def _operation(row: Any) -> Operation:
     return Operation(**{**dict(row), "kind": kind, "state": state, "changed_paths": paths})
 
 
+def _plain(saved: dict[str, Any]) -> dict[str, Any]:
+    """A state that came as JSON."""
+    taken_at = saved["taken_at"] and datetime.fromisoformat(saved["taken_at"])
+    return {**saved, "taken_at": taken_at}
+
+
 def _snapshot(row: Any) -> Snapshot:
     return Snapshot(**{**dict(row), "driver": DriverKind(row["driver"]), "state": SnapshotState(row["state"])})
+
+
+def _values(e: Effect) -> tuple[object, ...]:
+    """A new effect, in the order of its columns."""
+    key = (e.key, e.target, e.run_id, e.item_id, e.attempt, e.action_hash)
+    return (*key, e.fencing_token, e.command_seq, e.undoes, e.state)
 
 
 def _effect(row: Any) -> Effect:

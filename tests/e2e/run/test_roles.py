@@ -19,6 +19,8 @@ from tests.support.model_server import PIVOT, Behaviour, ModelServer
 from tests.support.stack import DEFAULT_HOME, SKILLS, Anneal, make_anneal
 
 NAME = "roles"
+# Up to three runs with a dozen turns each.
+pytestmark = pytest.mark.timeout(240)
 
 
 def right(item: str) -> str:
@@ -232,6 +234,10 @@ async def test_the_architect_gives_up_and_says_what_is_missing_and_memory_tells_
     assert kinds["lesson"] == 1 and kinds["ban"] >= 1
     lesson = next(m for m in told["item"]["story"]["memories"] if m["kind"] == "lesson")
     assert f"lesson ({lesson['id'][:12]}, from {document['run_id']}): Look for drop-in files first." in text
+    # What it took then is what the next budget follows; five times that is still below the floor.
+    third, _ = await explained(anneal, await run(anneal, model, profile="learns"), "by-lesson")
+    assert third["item"]["story"]["usual_s"] > 0
+    assert third["item"]["story"]["budget_s"] == 120
     prompts = "\n".join(m["content"] for r in model.requests for m in r["messages"])
     assert "Lesson of an earlier run\nLook for drop-in files first." in prompts
 

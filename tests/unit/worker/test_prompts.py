@@ -84,6 +84,20 @@ def test_output_of_the_target_is_fenced_and_the_newest_attempt_has_most_room() -
     assert second.count("e" * 50) > first.count("e" * 50)
 
 
+def test_secrets_are_taken_out_of_what_the_target_said_and_scripts_stay_as_they_are() -> None:
+    said = PastAttempt(
+        number=1,
+        source=FixSource.VENDOR,
+        title="t",
+        failure_mode="f",
+        evidence="bindpw: hunter2",
+        output="token=hunter2x",
+    )
+    text = compose(past_parts([said], {1: "DB_PASSWORD=$(cat /run/x)"}), 6000)
+    assert "hunter2" not in text
+    assert "DB_PASSWORD=$(cat /run/x)" in text
+
+
 def test_a_blob_is_read_as_a_bare_script_or_as_an_action() -> None:
     assert script_of(b"#!/bin/bash\ntrue\n") == "#!/bin/bash\ntrue\n"
     assert script_of(b'{"content": "echo 1", "kind": "bash"}') == "echo 1"

@@ -214,6 +214,7 @@ def _given(settings: GatewaySettings) -> Profile:
         model=settings.model_name,
         may=settings.model_may,
         roles={
+            ModelRole.ARCHITECT: RoleSettings(temperature=0.6, thinking=True, max_tokens=4000),
             ModelRole.WORKER: RoleSettings(temperature=0.2, max_tokens=3000),
             ModelRole.REFLECTOR: RoleSettings(temperature=0.3, max_tokens=1000),
         },

@@ -23,11 +23,15 @@ _FIXED_TOKENS = 1500
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One labelled piece of a prompt. weight: its share of the room when not everything fits."""
+    """One labelled piece of a prompt. weight: its share of the room when not everything fits.
+
+    of_target: it was read on the target, so known shapes of secrets are taken out of it.
+    """
 
     label: str
     text: str
     trusted: bool = False
+    of_target: bool = False
     limit: int = 4000
     weight: int = 1
 
@@ -86,7 +90,7 @@ def _shown(part: Part, limit: int) -> str:
 
 def _clean(part: Part) -> Part:
     """The part without secrets: the model's server may be another's, and what a target shows by accident stays here."""
-    return part if part.trusted else replace(part, text=redacted(part.text)[0])
+    return replace(part, text=redacted(part.text)[0]) if part.of_target else part
 
 
 def item_parts(item: ItemDetail) -> list[Part]:
@@ -113,8 +117,9 @@ def past_parts(past: Sequence[PastAttempt], scripts: Mapping[int, str]) -> list[
         facts = f"{attempt.source.value} fix “{attempt.title}” ended in {attempt.failure_mode or 'no change'}"
         parts.append(Part(label=name, text=facts, trusted=True, limit=400))
         parts.append(Part(label=f"{name}, its script", text=scripts.get(attempt.number, ""), weight=3 if newest else 1))
-        parts.append(Part(label=f"{name}, evidence of the check", text=attempt.evidence, weight=3 if newest else 1))
-        parts.append(Part(label=f"{name}, its output", text=attempt.output, limit=2500, weight=2 if newest else 1))
+        evidence, output = f"{name}, evidence of the check", f"{name}, its output"
+        parts.append(Part(label=evidence, text=attempt.evidence, of_target=True, weight=3 if newest else 1))
+        parts.append(Part(label=output, text=attempt.output, of_target=True, limit=2500, weight=2 if newest else 1))
         changed = "\n".join(attempt.changed_paths)
         parts.append(Part(label=f"{name}, files that it had changed", text=changed, limit=800))
     return parts
@@ -127,7 +132,7 @@ def fact_parts(facts: Sequence[Fact], texts: Mapping[str, str]) -> list[Part]:
         label = f"Fact {number}, {' '.join(key(fact.call).split())}"
         if fact.state is ProbeState.ANSWERED:
             text = texts.get(fact.blob, "") or "It said nothing."
-            parts.append(Part(label=label, text=text, limit=6000, weight=2 if fact is facts[-1] else 1))
+            parts.append(Part(label=label, text=text, of_target=True, limit=6000, weight=2 if fact is facts[-1] else 1))
         else:
             parts.append(Part(label=f"{label}, {fact.state.value}", text=fact.detail or "no answer", limit=400))
     return parts

@@ -57,6 +57,13 @@ def skip(state: RunState, item: ItemState, decided_by: ev.DecidedBy, reason: str
     return (_closed(state, item, ev.ItemStateName.SKIPPED, reason, decided_by),)
 
 
+def abandon(state: RunState, item: ItemState, why: str) -> Payloads:
+    """The run fails under an item: a person gets what was begun, and what was not is left alone."""
+    begun = bool(item.attempts)
+    name = ev.ItemStateName.ESCALATED if begun else ev.ItemStateName.SKIPPED
+    return (_closed(state, item, name, f"the run failed: {why}", ev.DecidedBy.RUN),)
+
+
 def _closed(
     state: RunState,
     item: ItemState,
@@ -80,7 +87,7 @@ def continue_item(state: RunState, now: float, item: ItemState) -> Payloads:
     item_id, number = item.detail.id, attempt.number
     if attempt.applied is None:
         return issue(state, now, "apply", item_id=item_id, attempt=number)
-    if triage.may_apply_again(state, attempt):
+    if triage.may_apply_again(state, attempt, now):
         return _take_back(state, now, item_id, attempt, force=True)
     diagnosis = triage.of_apply(attempt.applied)
     if diagnosis is None and attempt.evaluated is None:

@@ -5,15 +5,14 @@ The shell appends what comes back and asks again until nothing comes; then it wa
 
 from anneal_core import approvals, turns
 from anneal_core import events as ev
-from anneal_core.attempts import continue_item, escalate, next_try, skip
-from anneal_core.budget import out_of_budget
-from anneal_core.evolve import BACKGROUND
+from anneal_core.attempts import abandon, continue_item, escalate, next_try, skip
+from anneal_core.budget import BACKGROUND, out_of_budget
 from anneal_core.finish import close_down, finish, reflection
 from anneal_core.gate import continue_wave
 from anneal_core.grouping import continue_group
 from anneal_core.issue import Payloads
 from anneal_core.opening import start
-from anneal_core.ordering import next_item, unmet
+from anneal_core.ordering import UNSETTLED, next_item, unmet
 from anneal_core.state import RunState
 
 
@@ -27,7 +26,7 @@ def decide(state: RunState, now: float) -> Payloads:
     if any(p.kind not in BACKGROUND for p in state.pending.values()):
         return ()
     if state.failure:
-        return close_down(state, now, failed=True)
+        return _abandoned(state) or close_down(state, now, failed=True)
     if unanswered := approvals.expired(state, now):
         return unanswered
     if state.paused and not state.cancel and not _mid_attempt(state):
@@ -36,6 +35,14 @@ def decide(state: RunState, now: float) -> Payloads:
     if going_on or approvals.open_questions(state):  # a person is asked: nothing else is left to do
         return going_on
     return finish(state, now)
+
+
+def _abandoned(state: RunState) -> Payloads:
+    """What a run that fails leaves behind: every item has an end and a reason all the same."""
+    if state.engine < 2 or state.spec is None or state.spec.dry_run:
+        return ()
+    left = (state.items[i] for i in state.order if state.items[i].state in UNSETTLED)
+    return tuple(closed for item in left for closed in abandon(state, item, state.failure))
 
 
 def _mid_attempt(state: RunState) -> bool:

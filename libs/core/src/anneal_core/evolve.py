@@ -8,6 +8,7 @@ from anneal_contracts.facts import CoreMode
 from anneal_contracts.work import Failed, Result
 
 from anneal_core import events as ev
+from anneal_core.budget import BACKGROUND, STEP_KINDS, may_try_again
 from anneal_core.chain import Event
 from anneal_core.folding import try_key, with_attempt, with_item
 from anneal_core.fork import forked
@@ -15,24 +16,6 @@ from anneal_core.machine import IllegalEvent, next_phase
 from anneal_core.records import replace
 from anneal_core.results import fold_result, gave_up, resolve
 from anneal_core.state import Approval, Attempt, ItemState, Pending, Phase, RunState
-
-# Commands that count as a step when they are given out; model turns count by the calls they made.
-STEP_KINDS = frozenset(
-    {
-        "discover",
-        "apply",
-        "undo",
-        "evaluate",
-        "evaluate_group",
-        "gate",
-        "look_again",
-        "resolve_deferred",
-        "probe",
-        "verify",
-    }
-)
-# Commands that run beside the main line.
-BACKGROUND = frozenset({"reflect"})
 
 
 def evolve(state: RunState, event: Event, payload: ev.Payload | None = None) -> RunState:
@@ -100,7 +83,7 @@ def _finished(state: RunState, p: ev.CommandFinished, at: float) -> RunState:
         key = try_key(pending.kind, pending.item_id, pending.attempt, pending.generation)
         used = state.tries.get(key, 0) + 1
         state = replace(state, tries={**state.tries, key: used})
-        if result.retryable and used < state.limits.command_tries:
+        if result.retryable and used < state.limits.command_tries and may_try_again(state, pending, at):
             return state
         return gave_up(state, pending, result, at)
     return fold_result(state, pending, result, at)
@@ -224,7 +207,12 @@ def _approval_asked(state: RunState, p: ev.ApprovalAsked, at: float) -> RunState
         return replace(item, state=ev.ItemStateName.WAITING, approvals=(*item.approvals, asked))
 
     state = with_item(state, p.item_id, change)
-    return replace(state, active="" if state.active == p.item_id else state.active)
+    # Until the answer the others go on: it is neither the active one nor the Architect's choice any more.
+    return replace(
+        state,
+        active="" if state.active == p.item_id else state.active,
+        chosen="" if state.chosen == p.item_id else state.chosen,
+    )
 
 
 def _approval_answered(state: RunState, p: ev.ApprovalAnswered, at: float) -> RunState:

@@ -1,15 +1,18 @@
 """The end of a run: words on what was escalated, the restart, the re-scan, the mending, and letting go."""
 
 from anneal_core import events as ev
+from anneal_core.budget import TURN_CALLS, out_of_budget, steps_left_for, time_is_up
 from anneal_core.folding import try_key
 from anneal_core.issue import Payloads, issue
 from anneal_core.ordering import inapplicable_before, to_mend
-from anneal_core.state import RunState
+from anneal_core.state import Phase, RunState
 
 
 def reflection(state: RunState, now: float) -> Payloads:
     """A bounded number of escalated items are put in plain words, beside the main line."""
     if state.cancel or state.reflections >= state.limits.max_reflections or state.pending:
+        return ()
+    if state.engine > 1 and (time_is_up(state, now) or not steps_left_for(state, TURN_CALLS)):
         return ()
     for item_id in state.order:
         item = state.items[item_id]
@@ -22,16 +25,19 @@ def reflection(state: RunState, now: float) -> Payloads:
 def finish(state: RunState, now: float) -> Payloads:
     """The queue has drained: restart, re-scan, mend what fails by our doing, remember, let go."""
     if not state.verified:
-        before = _look_again(state, now) or _settle_target(state, now) or _resolve(state, now)
+        # A scan that is given out again has all of this behind it.
+        begun = state.phase is Phase.VERIFYING
+        before = () if begun else _look_again(state, now) or _settle_target(state, now) or _resolve(state, now)
         return before or issue(state, now, "verify", generation=state.round)
-    if to_mend(state) and state.repairs < state.limits.repair_rounds and not state.cancel:
+    wanted = to_mend(state) and state.repairs < state.limits.repair_rounds and not state.cancel
+    if wanted and not (state.engine > 1 and out_of_budget(state, now)):
         return issue(state, now, "plan", generation=state.round + 1)
     return close_down(state, now)
 
 
 def _look_again(state: RunState, now: float) -> Payloads:
     """What applies by now through what was installed is worked before the re-scan, which would only find it late."""
-    if state.engine < 2 or state.cancel or state.halt or state.generation < 1:
+    if state.engine < 2 or state.generation < 1 or out_of_budget(state, now):
         return ()
     if not state.looked_again:
         ids = inapplicable_before(state)
@@ -43,7 +49,7 @@ def _look_again(state: RunState, now: float) -> Payloads:
 def _resolve(state: RunState, now: float) -> Payloads:
     """The last word on deferred items, mode by mode, on a machine that was restarted where the driver can."""
     for mode in deferred_modes(state):
-        if mode not in state.resolved:
+        if mode not in state.resolved and steps_left_for(state, 1):
             return issue(state, now, "resolve_deferred", mode=mode, generation=state.round)
     return ()
 

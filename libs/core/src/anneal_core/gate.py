@@ -5,6 +5,7 @@ nothing is changed. What is not mended after three rounds goes to a person.
 """
 
 from anneal_core import events as ev
+from anneal_core.budget import out_of_budget
 from anneal_core.issue import Payloads, issue
 from anneal_core.ordering import reached
 from anneal_core.state import ItemState, RunState
@@ -24,11 +25,13 @@ def continue_wave(state: RunState, now: float) -> Payloads:
     if any(state.items[i].state is ev.ItemStateName.WAITING for i in reached(state)):
         return ()
     mended = _mended(state)
-    if not state.gates or state.wave == len(state.waves) - 1 or not mended or state.halt or state.cancel:
+    # Without time or steps nothing more is built on what was mended: the last scan is its gate.
+    idle = not mended or out_of_budget(state, now)
+    if not state.gates or state.wave == len(state.waves) - 1 or (idle and state.gate is None):
         return (ev.WaveClosed(wave=state.wave),)
     if state.gate is None:
         return issue(state, now, "gate", generation=state.wave * 100 + state.gate_round)
-    found = _diagnoses(state)
+    found = _diagnoses(state, now)
     return (ev.GateFailed(wave=state.wave, diagnoses=found) if found else ev.WaveClosed(wave=state.wave),)
 
 
@@ -42,24 +45,28 @@ def _mended(state: RunState) -> tuple[str, ...]:
     return tuple(i for i in state.order if state.items[i].state is done and state.items[i].attempts)
 
 
-def _diagnoses(state: RunState) -> tuple[ev.GateDiagnosis, ...]:
+def _diagnoses(state: RunState, now: float) -> tuple[ev.GateDiagnosis, ...]:
     assert state.gate is not None
     worse = next((e.worse for e in state.gate.items.values() if e.worse), ())
     if worse:
         cause = f"the machine got worse since the last attempt was judged: {'; '.join(worse)}"
         return (ev.GateDiagnosis(item_id="", cause=cause, confidence=_NO_SUSPECT, action="halt"),)
     broken = [i for i, e in state.gate.items.items() if e.outcome not in HOLDS]
-    return tuple(_diagnose(state, item_id) for item_id in broken)
+    return tuple(_diagnose(state, now, item_id) for item_id in broken)
 
 
-def _diagnose(state: RunState, item_id: str) -> ev.GateDiagnosis:
+def _diagnose(state: RunState, now: float, item_id: str) -> ev.GateDiagnosis:
     """Why an item that held no longer does: something that was changed after it."""
     undone_by = suspects(state, item_id)
     confidence = (_NO_SUSPECT, _ONE_SUSPECT)[len(undone_by)] if len(undone_by) < 2 else _SEVERAL_SUSPECTS
     cause = f"undone by {' or '.join(undone_by)}" if undone_by else "nothing that was changed since explains it"
-    mend = confidence >= SURE_ENOUGH and state.gate_round < state.limits.gate_rounds
-    if confidence >= SURE_ENOUGH and not mend:
+    known, rounds_left = confidence >= SURE_ENOUGH, state.gate_round < state.limits.gate_rounds
+    stop = out_of_budget(state, now)
+    mend = known and rounds_left and not stop
+    if known and not rounds_left:
         cause = f"{cause}; still so after {state.gate_round} rounds of mending"
+    elif known and stop:
+        cause = f"{cause}; {stop}"
     return ev.GateDiagnosis(
         item_id=item_id,
         cause=cause,

@@ -10,6 +10,7 @@ from anneal_core.events import ItemStateName
 from anneal_core.graph import suggested
 from anneal_core.state import RunState
 
+# States of an item that has no end yet.
 UNSETTLED = frozenset({ItemStateName.QUEUED, ItemStateName.ACTIVE, ItemStateName.WAITING})
 
 

@@ -200,7 +200,7 @@ def _restored(state: RunState, pending: Pending, r: Restored, at: float) -> RunS
     if not pending.item_id:
         return replace(state, settled=True)
     attempt = state.items[pending.item_id].open_attempt
-    if attempt is not None and triage.may_apply_again(state, attempt):
+    if attempt is not None and triage.may_apply_again(state, attempt, at):
         return with_attempt(state, pending.item_id, applied=None, interruptions=attempt.interruptions + 1)
     return with_attempt(state, pending.item_id, restored=r)
 

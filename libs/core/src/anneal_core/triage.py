@@ -7,6 +7,7 @@ from enum import StrEnum
 from anneal_contracts.facts import CoreMode, Outcome, SkillPolicy
 from anneal_contracts.work import Applied, Evaluated
 
+from anneal_core.budget import room_for_another_go
 from anneal_core.state import Attempt, RunState
 
 
@@ -136,10 +137,11 @@ _FAILED = (
 TABLE = (*_APPLIED, *_JUDGED, *_FAILED)
 
 
-def may_apply_again(state: RunState, attempt: Attempt) -> bool:
+def may_apply_again(state: RunState, attempt: Attempt, at: float) -> bool:
     """An action that was cut off is applied anew once, on a target put back to before it; then it is at fault."""
     cut_off = attempt.applied is not None and attempt.applied.state == "interrupted"
-    return cut_off and attempt.interruptions == 0 and state.access is not None and state.access.can_snapshot
+    once = cut_off and attempt.interruptions == 0 and state.access is not None and state.access.can_snapshot
+    return once and room_for_another_go(state, at)
 
 
 def of_apply(applied: Applied) -> Diagnosis | None:

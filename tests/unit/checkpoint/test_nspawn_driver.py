@@ -56,8 +56,12 @@ class FakeLab:
     def snapshot(self, name: str, generation: str, *, recycle: str = "") -> None:
         self._call(name, f"snapshot {generation}")
 
-    def restore(self, name: str, generation: str) -> None:
+    def restore(self, name: str, generation: str, *, boot: bool) -> None:
+        assert not boot
         self._call(name, f"restore {generation}")
+
+    def up(self, name: str) -> None:
+        self._call(name, "up")
 
     def changed(self, name: str, generation: str, ignore: Sequence[str]) -> list[str]:
         self._call(name, f"changed {generation}")
@@ -140,7 +144,7 @@ async def test_a_caller_that_gives_up_does_not_let_the_next_one_in_too_early(
     with pytest.raises(asyncio.CancelledError):
         await impatient
     await following
-    assert lab.log == ["restore g-0", "snapshot g-1"]
+    assert lab.log == ["restore g-0", "up", "snapshot g-1"]
     assert not lab.overlaps
 
 

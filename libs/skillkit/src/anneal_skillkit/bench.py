@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -26,6 +27,7 @@ from anneal_contracts.work import Apply, Command, Evaluate, Failed, Propose, Ref
 from anneal_runtime.bus import Message
 from anneal_runtime.clock import Clock
 from anneal_runtime.errors import AnnealError, DeadlineExceeded, TargetUnreachable, Unreadable
+from anneal_runtime.faults import declare, faultpoint
 from anneal_runtime.redelivery import crashed
 from anneal_runtime.story import Place
 from pydantic import TypeAdapter, ValidationError
@@ -58,6 +60,27 @@ Handler = Callable[[Any], Awaitable[Result]]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Names of the fault points around a command: only the bus knows of it, it is done, the bus does not know yet."""
+
+    taken_in: str = ""
+    before_report: str = ""
+    after_report: str = ""
+
+
+def points(service: str) -> Points:
+    """Declares the fault points of a service that carries out commands."""
+    return Points(
+        taken_in=declare(f"{service}.taken_in"),
+        before_report=declare(f"{service}.before_report"),
+        after_report=declare(f"{service}.after_report"),
+    )
+
+
+_NO_POINTS = Points()
+
+
 class Workbench:
     """What a command's handler works with. sessions: how targets are reached; SSH where none is given."""
 
@@ -69,6 +92,7 @@ class Workbench:
         supervisor: grpc.aio.Channel,
         checkpoint: grpc.aio.Channel,
         clock: Clock,
+        points: Points = _NO_POINTS,
         sessions: Sessions | None = None,
     ) -> None:
         self.skills = skills
@@ -79,6 +103,7 @@ class Workbench:
         self._queues: QueueServiceAsyncStub = QueueServiceStub(supervisor)
         self.checkpoint: CheckpointServiceAsyncStub = CheckpointServiceStub(checkpoint)
         self._cache = cache
+        self._points = points
         self._sessions: Sessions = sessions or SessionPool()
         self._blobs: dict[str, bytes] = {}
         self._beside: dict[str, list[asyncio.Task[None]]] = {}
@@ -190,15 +215,18 @@ class Workbench:
         self.under_way[command.command_id] = command.kind
         started = time.monotonic()
         try:
+            await faultpoint(self._points.taken_in)
             with _place_of(command).doing(f"anneal.{command.kind}"):
                 result = await self._carry_out(command, handlers, message)
             result = result.model_copy(update={"took_s": round(time.monotonic() - started, 6)})
+            await faultpoint(self._points.before_report)
             # Both to their end, whatever becomes of the other: the message is acknowledged after that.
             for error in await asyncio.gather(
                 self._report(command, result), self.settled(command), return_exceptions=True
             ):
                 if error is not None:
                     raise error
+            await faultpoint(self._points.after_report)
             self.done += 1
         except AnnealError as e:
             if e.retryable:

@@ -24,6 +24,7 @@ from anneal_checkpoint.store import Store, Tx
 from anneal_checkpoint.targets import Targets
 
 AFTER_GRANT = declare("checkpoint.after_lease_granted")
+AFTER_RENEW = declare("checkpoint.after_lease_renewed")
 AFTER_RELEASE = declare("checkpoint.after_lease_released")
 
 
@@ -109,7 +110,9 @@ class Leases:
             lease = await tx.lock_lease(target)
             if not is_last_holder(lease, run_id, token):
                 raise stale_token(lease, run_id, token)
-            return await tx.grant(target, run_id, token, ttl_s)
+            expires_at = await tx.grant(target, run_id, token, ttl_s)
+        await faultpoint(AFTER_RENEW)
+        return expires_at
 
     async def release(self, key: str, target: str, run_id: str, token: int) -> None:
         """Gives the lease back; a lease that was given back stays so. Raises StaleToken where another run has it."""

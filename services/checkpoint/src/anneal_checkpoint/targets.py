@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 from anneal_contracts.canonical import canonical_json
 from anneal_runtime.errors import AlreadyExists, InvalidArgument, TargetUnreachable
+from anneal_runtime.faults import declare, faultpoint
 
 from anneal_checkpoint.checks import check_key, check_target_name
 from anneal_checkpoint.drivers.base import Driver
@@ -14,6 +15,8 @@ from anneal_checkpoint.errors import leased, missing_target
 from anneal_checkpoint.model import DriverKind, Reach, Target, TargetView
 from anneal_checkpoint.retention import retire_runs
 from anneal_checkpoint.store import Store
+
+AFTER_TARGET = declare("checkpoint.after_target")
 
 _UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@_.:\\-]{0,254}")
 _SERVICES_MAX = 50
@@ -49,6 +52,7 @@ class Targets:
                 return b""
 
             await tx.once(f"AddTarget:{key}", canonical_json(asdict(checked)), insert)
+        await faultpoint(AFTER_TARGET)
         async with self._store.transaction() as tx:
             holders = await tx.holders()
         return await self._listed(checked, holders.get(checked.name, ""))
@@ -89,6 +93,7 @@ class Targets:
                 return b""
 
             await tx.once(f"RemoveTarget:{key}", canonical_json({"name": name}), delete)
+        await faultpoint(AFTER_TARGET)
         self._wake_sweeper()
 
     async def _view(self, target: Target, leased_by: str) -> TargetView:

@@ -7,7 +7,7 @@ from anneal_contracts.work import WorkClass
 from anneal_runtime import rpc
 from anneal_runtime.bus import EVENTS, WORK, Bus
 from anneal_runtime.clock import SystemClock
-from anneal_skillkit.bench import Workbench
+from anneal_skillkit.bench import Workbench, points
 from anneal_skillkit.doer import take_in
 from anneal_skillkit.interfaces import Sessions
 from anneal_skillkit.loader import discover_skills
@@ -18,6 +18,7 @@ from anneal_evaluator.settings import EvaluatorSettings
 from anneal_evaluator.store import BaselineStore
 
 SERVICE = "anneal.evaluator.v1.EvaluatorService"
+_POINTS = points("evaluator")
 
 
 class EvaluatorApp:
@@ -50,6 +51,7 @@ class EvaluatorApp:
             supervisor=self._channels[0],
             checkpoint=self._channels[1],
             clock=SystemClock(),
+            points=_POINTS,
             sessions=self._sessions,
         )
         self._bus = await Bus.connect(s.nats_url, self._token, name="evaluator")

@@ -37,6 +37,7 @@ from anneal_evaluator.probing import Probes
 log = logging.getLogger(__name__)
 
 AFTER_LOOK = declare("evaluator.after_look")
+AFTER_PROGRESS = declare("evaluator.after_progress")
 
 
 def worse(before: Health, now: Health) -> tuple[str, ...]:
@@ -130,6 +131,7 @@ class Evaluations:
             outcome_json=canonical_json(outcome) if outcome else b"",
         )
         answer = await self._bench.supervisor.ReportProgress(request)
+        await faultpoint(AFTER_PROGRESS)
         if not answer.accepted:
             raise FailedPrecondition("the run no longer waits for this command")
         return frozenset(answer.settled)

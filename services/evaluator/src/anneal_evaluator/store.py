@@ -3,9 +3,12 @@
 from importlib.resources import files
 
 from anneal.evaluator.v1 import evaluator_pb2 as pb
+from anneal_runtime.faults import declare, faultpoint
 from anneal_runtime.postgres import Database, once
 
 SCHEMA = "evaluator"
+
+AFTER_BASELINE = declare("evaluator.after_baseline")
 
 
 class BaselineStore:
@@ -38,6 +41,7 @@ class BaselineStore:
                 return b""
 
             await once(conn, f"RecordBaseline/{key}", body, insert)
+        await faultpoint(AFTER_BASELINE)
 
     async def newest(self, skill: str, profile: str, fingerprint: str) -> pb.Baseline | None:
         """The newest measurement, or None."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from anneal_runtime import telemetry
 from anneal_runtime.errors import AnnealError, DeadlineExceeded, RateLimited
+from anneal_runtime.faults import declare, faultpoint
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from anneal_gateway import genai
@@ -20,6 +21,10 @@ from anneal_gateway.upstream import NOTHING_USED
 
 log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
+
+AFTER_RESERVE = declare("gateway.after_reserve")
+BEFORE_SETTLE = declare("gateway.before_settle")
+AFTER_SETTLE = declare("gateway.after_settle")
 
 _PROVIDER = "openai_compatible"
 
@@ -72,6 +77,7 @@ async def accounted(admitted: Admitted, breaker: Breaker, ledger: Ledger) -> Asy
         permit = breaker.admit()
         try:
             await ledger.reserve(r, Caps(calls=limits.calls_per_run, tokens=limits.tokens_per_run))
+            await faultpoint(AFTER_RESERVE)
             async with _settled(ledger, r, used, permit), _in_time(admitted):
                 yield used
         finally:
@@ -170,9 +176,11 @@ async def _settle(ledger: Ledger, r: Reservation, used: Used, e: BaseException |
         prompt_tokens=0 if free else used.prompt_tokens,
         completion_tokens=0 if free else used.completion_tokens,
     )
+    await faultpoint(BEFORE_SETTLE)
     try:
         # Shielded: a caller who leaves must not leave a reservation behind.
         await asyncio.shield(ledger.settle(settlement))
     except AnnealError as problem:
         # The answer is worth more than the entry: an unsettled reservation is charged in full when it expires.
         log.warning("A model call could not be settled: %s", problem, extra={"call_id": r.call_id})
+    await faultpoint(AFTER_SETTLE)

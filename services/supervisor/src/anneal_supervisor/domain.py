@@ -16,6 +16,7 @@ from anneal_core.finish import settled_in
 from anneal_core.state import RunState
 from anneal_runtime.clock import Clock
 from anneal_runtime.errors import AnnealError, DataLoss, FailedPrecondition, InvalidArgument, StaleToken, Unavailable
+from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.driver import RunDriver
@@ -25,6 +26,10 @@ from anneal_supervisor.store import Replica, Store
 from anneal_supervisor.view import run_message
 
 log = logging.getLogger(__name__)
+
+AFTER_CREATE = declare("supervisor.after_create")
+AFTER_CLAIM = declare("supervisor.after_claim")
+AFTER_BLOB = declare("supervisor.after_blob")
 
 # A lease that ends elsewhere is looked for so long after its end: not in vain, and not without a pause.
 _CLAIM_MARGIN_S = 0.2
@@ -88,6 +93,8 @@ class Supervisor:
         if room > 0:
             claimed = await self._store.claim(replica, self._lease_s, room, list(self._drivers))
             next_s = claimed.next_s
+            if claimed.runs:
+                await faultpoint(AFTER_CLAIM)
             for run_id, token in claimed.runs:
                 self._take(run_id, token)
         beat_s = self._lease_s / 3
@@ -157,6 +164,7 @@ class Supervisor:
         )
         summary = run_message(evolve(RunState(), first), at, items=False).SerializeToString()
         created = await self._store.create_run(key, request, first, summary)
+        await faultpoint(AFTER_CREATE)
         self._look.set()
         return created
 
@@ -274,6 +282,7 @@ class Supervisor:
         if claimed and claimed != sha:
             raise InvalidArgument("is not the SHA-256 of the content", field="idempotency_key")
         await self._store.put_blob(sha, media_type or "application/octet-stream", content)
+        await faultpoint(AFTER_BLOB)
         return sha
 
     async def get_blob(self, sha256: str) -> tuple[str, bytes]:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 BEFORE_COMMIT = declare("supervisor.before_commit")
 AFTER_COMMIT = declare("supervisor.after_commit")
+AFTER_CALL = declare("supervisor.after_call")
+AFTER_RESEND = declare("supervisor.after_resend")
 
 # Decisions that are committed together at the most: a run of thousands must not hold up the others.
 _MAX_DECISIONS = 20
@@ -114,7 +116,9 @@ class RunDriver:
         again = [o for o in outgoing if o is not None]
         if again:
             # Not through the log: nothing new happened. The message id lets the bus drop what is still there.
-            self._published(self.run_id, await self._store.put_outgoing(again))
+            left = await self._store.put_outgoing(again)
+            await faultpoint(AFTER_RESEND)
+            self._published(self.run_id, left)
 
     async def _wait(self) -> None:
         deadlines = [p.deadline for p in self.state.pending.values()]
@@ -200,6 +204,7 @@ class RunDriver:
         async def carry_out() -> None:
             with place_of(self.run_id, pending).doing(f"anneal.{pending.kind}"):
                 result = await self._dispatcher.direct(state, pending)
+            await faultpoint(AFTER_CALL)
             self._direct.pop(pending.command_id, None)
             await self._hand_in(ev.CommandFinished(command_id=pending.command_id, result=result))
 

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 
 from anneal_runtime.bus import Bus
 from anneal_runtime.errors import AnnealError
+from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.news import is_news, merged
 from anneal_supervisor.store import Left, Outgoing, Store
 
 log = logging.getLogger(__name__)
+
+BEFORE_PUBLISH = declare("supervisor.before_publish")
+AFTER_PUBLISH = declare("supervisor.after_publish")
 
 _BATCH = 100
 # News and removals wait this long for more of their kind.
@@ -96,8 +100,10 @@ class Outbox:
 
         False: some did not arrive, and their rows are left to the next look into the table.
         """
+        await faultpoint(BEFORE_PUBLISH)
         asked = (self._bus.publish(o.subject, o.data, msg_id=o.msg_id) for o, _ in messages)
         answers = await asyncio.gather(*asked, return_exceptions=True)
+        await faultpoint(AFTER_PUBLISH)
         lost = None
         for (_, ids), answer in zip(messages, answers, strict=True):
             self._under_way.difference_update(ids)

@@ -19,6 +19,7 @@ from anneal_supervisor.store_parked import GivenUp, Parked, ParkedStore
 log = logging.getLogger(__name__)
 
 AFTER_PARKED = declare("supervisor.after_parked")
+AFTER_SETTLED = declare("supervisor.after_settled")
 
 
 class Runs(Protocol):
@@ -119,9 +120,12 @@ class Queues:
             subject=found.subject, msg_id=sent_again(found.msg_id or found.id, digest(key)[:12]), data=data
         )
         settled = await self._store.settle(key, parked_id, "retried", [again])
+        await faultpoint(AFTER_SETTLED)
         self._wake()
         return settled
 
     async def drop(self, key: str, parked_id: str) -> Parked:
         """Takes a parked message off the list. Raises NotFound, and FailedPrecondition where it is off already."""
-        return await self._store.settle(key, parked_id, "dropped")
+        settled = await self._store.settle(key, parked_id, "dropped")
+        await faultpoint(AFTER_SETTLED)
+        return settled

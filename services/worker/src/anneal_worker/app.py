@@ -9,7 +9,7 @@ from anneal_contracts.work import WorkClass
 from anneal_runtime import rpc
 from anneal_runtime.bus import EVENTS, WORK, Bus
 from anneal_runtime.clock import SystemClock
-from anneal_skillkit.bench import Handler, Workbench
+from anneal_skillkit.bench import Handler, Workbench, points
 from anneal_skillkit.doer import take_in
 from anneal_skillkit.interfaces import Sessions
 from anneal_skillkit.loader import discover_skills
@@ -22,6 +22,7 @@ from anneal_worker.settings import WorkerSettings
 from anneal_worker.turns import Turns
 
 SERVICE = "anneal.worker.v1.WorkerService"
+_POINTS = points("worker")
 
 
 class WorkerApp:
@@ -57,6 +58,7 @@ class WorkerApp:
             supervisor=self._channels[0],
             checkpoint=self._channels[1],
             clock=SystemClock(),
+            points=_POINTS,
             sessions=self._sessions,
         )
         self._bus = await Bus.connect(s.nats_url, self._token, name="worker")

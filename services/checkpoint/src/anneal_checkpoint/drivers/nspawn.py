@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from anneal_lab import Lab, LabError
 from anneal_runtime.errors import AnnealError, InvalidArgument, NotFound, TargetUnreachable, Unavailable
+from anneal_runtime.faults import declare, faultpoint
 
 from anneal_checkpoint.model import Reach, Target
 
 T = TypeVar("T")
+
+BEFORE_BOOT = declare("checkpoint.before_boot")
 
 
 class NspawnDriver:
@@ -60,11 +63,17 @@ class NspawnDriver:
         await self._in_row(machine, snapshot, _failed("snapshot", machine, name))
 
     async def restore(self, machine: str, name: str) -> None:
-        def restore() -> None:
+        def put_back() -> None:
             self._require(machine, name)
-            self._lab.restore(machine, name)
+            self._lab.restore(machine, name, boot=False)
 
-        await self._in_row(machine, restore, _failed("restore", machine, name))
+        async def put_back_and_boot() -> None:
+            await _threaded(put_back, _failed("restore", machine, name))
+            await faultpoint(BEFORE_BOOT)
+            await _threaded(lambda: self._lab.up(machine), _failed("boot", machine, name))
+
+        async with self._rows[machine]:
+            await _to_its_end(put_back_and_boot())
 
     async def changed(self, machine: str, name: str, ignore: Sequence[str]) -> Sequence[str]:
         def changed() -> Sequence[str]:
@@ -88,15 +97,24 @@ class NspawnDriver:
     async def _in_row(self, machine: str, call: Callable[[], T], wrong: Callable[[Exception], AnnealError]) -> T:
         """Runs call in a thread while no other call for the machine runs, also when the caller stops waiting."""
         async with self._rows[machine]:
-            thread = asyncio.create_task(asyncio.to_thread(call))
-            try:
-                return await asyncio.shield(thread)
-            except asyncio.CancelledError:
-                # A thread cannot be stopped: the row stays taken until it has ended, well or not.
-                await asyncio.gather(thread, return_exceptions=True)
-                raise
-            except (LabError, OSError) as e:
-                raise wrong(e) from e
+            return await _threaded(call, wrong)
+
+
+async def _threaded(call: Callable[[], T], wrong: Callable[[Exception], AnnealError]) -> T:
+    try:
+        return await _to_its_end(asyncio.to_thread(call))
+    except (LabError, OSError) as e:
+        raise wrong(e) from e
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What work gives. A caller who stops waiting goes when it has ended, well or not: a thread cannot be stopped."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _failed(what: str, machine: str, name: str) -> Callable[[Exception], AnnealError]:

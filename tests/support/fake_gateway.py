@@ -38,6 +38,7 @@ class FakeGateway(GatewayServiceServicer):
         self.queues = qu.ListQueuesResponse()
         self.controlled: list[tuple[str, str, str, str]] = []
         self.approvals: dict[str, ct.Approval] = {}
+        self.forked: list[ct.ForkRunRequest] = []
         self.replayed = ct.ReplayRunResponse(same=True, events=9, decisions=5)
         # Parked messages by id, as GetParked gives them.
         self.parked: dict[str, qu.GetParkedResponse] = {}
@@ -198,6 +199,11 @@ class FakeGateway(GatewayServiceServicer):
     def ReplayRun(self, request: Any, context: Any) -> Any:
         self._check(context)
         return self.replayed
+
+    def ForkRun(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        self.forked.append(request)
+        return ct.ForkRunResponse(run_id="run-fork")
 
     def ListQueues(self, request: Any, context: Any) -> Any:
         self._check(context)

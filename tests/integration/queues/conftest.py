@@ -111,7 +111,7 @@ async def make_place(postgres_dsn: str, nats_server: EmbeddedNats, tmp_path: Pat
         async def make(kind: str) -> Place:
             world = waiting_for(kind)
             store = await PostgresStore.open(postgres_dsn)
-            await store.create_run("k", b"", world.log[0], b"")
+            await store.create_run("k", b"", world.log[:1], b"")
             await store.append(world.log[1:], [], token=0, summary=None, ended=False)
             await store.close()
             environ = {

@@ -53,7 +53,7 @@ async def stored(postgres_dsn: str) -> list[Event]:
     state = world.run()
     summary = run_message(state, world.now, items=False).SerializeToString()
     store = await PostgresStore.open(postgres_dsn)
-    await store.create_run("key", b"request", world.log[0], summary)
+    await store.create_run("key", b"request", world.log[:1], summary)
     await store.append(world.log[1:], [], token=0, summary=summary, ended=True)
     await store.close()
     return world.log

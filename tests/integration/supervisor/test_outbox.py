@@ -130,7 +130,7 @@ def log_of_a_run() -> Sequence[Event]:
 
 async def test_events_and_messages_are_written_together_with_the_head(store: PostgresStore) -> None:
     log = log_of_a_run()
-    await store.create_run("key", b"request", log[0], b"summary")
+    await store.create_run("key", b"request", log[:1], b"summary")
     rows = await store.append(log[1:4], [work(1), news(4)], token=0, summary=None, ended=False)
     assert [o.msg_id for _, o in rows] == ["command-1", "run-1/4"]
     assert await store.events("run-1") == list(log[:4])
@@ -142,7 +142,7 @@ async def test_events_and_messages_are_written_together_with_the_head(store: Pos
 
 async def test_nothing_is_written_under_a_token_that_is_no_longer_ours(store: PostgresStore) -> None:
     log = log_of_a_run()
-    await store.create_run("key", b"request", log[0], b"")
+    await store.create_run("key", b"request", log[:1], b"")
     await store.claim(Replica(place="other", address="other:1", life="1"), 60, 1, [])
     with pytest.raises(StaleToken):
         await store.append(log[1:2], [work(1)], token=0, summary=None, ended=False)
@@ -152,7 +152,7 @@ async def test_nothing_is_written_under_a_token_that_is_no_longer_ours(store: Po
 
 async def test_nothing_is_written_where_the_log_went_on_already(store: PostgresStore, postgres_dsn: str) -> None:
     log = log_of_a_run()
-    await store.create_run("key", b"request", log[0], b"")
+    await store.create_run("key", b"request", log[:1], b"")
     await store.append(log[1:3], [], token=0, summary=None, ended=False)
     with pytest.raises(StaleToken):
         await store.append(log[2:4], [work(1)], token=0, summary=None, ended=False)

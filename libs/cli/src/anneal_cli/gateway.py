@@ -1,6 +1,7 @@
 """The way to anneal: one channel to the gateway, and the one place where its errors become exit codes."""
 
 import asyncio
+import getpass
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -101,6 +102,14 @@ class Gateway:
             chunks.append(piece.chunk)
             media_type = media_type or piece.media_type
         return b"".join(chunks), media_type
+
+
+def me() -> str:
+    """Who asks, as this machine knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def gateway_option(command: F) -> F:

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": (f"{_COMMANDS}.control:resume", "Let a paused run go on where it stood."),
     "approvals": (f"{_COMMANDS}.control:approvals", "Destructive actions that want a person's word."),
     "replay": (f"{_COMMANDS}.control:replay", "Decide a run's log again, and show where it differs."),
+    "fork": (f"{_COMMANDS}.fork:fork", "A new run from a moment of another one, on the target of that moment."),
     "audit": (f"{_COMMANDS}.audit:audit", "Check a run's event log: hash chain and fold."),
     "queue": (f"{_COMMANDS}.queue:queue", "What waits for a doer; messages that were given up."),
     "target": (f"{_COMMANDS}.target:target", "Add, list, test and remove targets."),

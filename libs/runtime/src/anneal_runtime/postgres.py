@@ -157,10 +157,18 @@ async def once(conn: Connection, key: str, request: bytes, run: Callable[[], Awa
         response = await run()
         await conn.execute("UPDATE idempotency SET response = $2 WHERE key = $1", key, response)
         return response
+    earlier = await answered(conn, key, request)
+    if earlier is None:
+        raise Internal("an idempotency key has no answer: was once() nested with the same key?")
+    return earlier
+
+
+async def answered(conn: Connection, key: str, request: bytes) -> bytes | None:
+    """What once() answered to this key before; None: nothing. Raises as once() does for another request."""
     row = await conn.fetchrow("SELECT request_sha256, response FROM idempotency WHERE key = $1", key)
     if row is None or row["response"] is None:
-        raise Internal("an idempotency key has no answer: was once() nested with the same key?")
-    if not hmac.compare_digest(row["request_sha256"], sha):
+        return None
+    if not hmac.compare_digest(row["request_sha256"], hashlib.sha256(request).hexdigest()):
         raise AlreadyExists("this key was used for another request", field="idempotency_key")
     return bytes(row["response"])
 

@@ -101,6 +101,15 @@ class GatewayApi(gateway_pb2_grpc.GatewayServiceServicer):
     async def ReplayRun(self, request: ct.ReplayRunRequest, context: Any) -> ct.ReplayRunResponse:
         return await self._clients.control.ReplayRun(request, timeout=120)
 
+    async def ForkRun(self, request: ct.ForkRunRequest, context: Any) -> ct.ForkRunResponse:
+        # Whoever asks does not say what a model may do: the profile does.
+        request.model_may = ""
+        if request.model_profile:
+            profile = self._door.profiles.require(request.model_profile, field="model_profile")
+            usable = not self._door.profiles.problem(request.model_profile)
+            request.model_may = profile.may.value if usable else "none"
+        return await self._clients.control.ForkRun(request, timeout=120)
+
     async def ListQueues(self, request: qu.ListQueuesRequest, context: Any) -> qu.ListQueuesResponse:
         return await self._clients.queues.ListQueues(request)
 

@@ -23,6 +23,7 @@ from anneal_supervisor.control import Control
 from anneal_supervisor.control_api import ControlApi
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.domain import Supervisor
+from anneal_supervisor.forks import Forks
 from anneal_supervisor.hub import Hub
 from anneal_supervisor.outbox import Outbox
 from anneal_supervisor.peers import Peers, RunOf, at_the_driver
@@ -93,7 +94,7 @@ class SupervisorApp:
         api = SupervisorApi(domain, s, evaluator, checkpoint, clock)
         queues = QueueApi(Queues(store=ParkedStore(store.database), runs=domain, bus=self._bus, wake=outbox.wake))
         self._peers = peers = Peers(store, token)
-        control = ControlApi(Control(domain), store, peers)
+        control = ControlApi(Control(domain), Forks(domain, store, checkpoint, s, clock), store, peers)
         runs = at_the_driver(api, SupervisorServiceStub, peers, domain.drives, _OF_RUNS)
         hands = at_the_driver(control, ControlServiceStub, peers, domain.drives, _OF_CONTROL)
         given_up = at_the_driver(queues, QueueServiceStub, peers, domain.drives, _OF_QUEUES)

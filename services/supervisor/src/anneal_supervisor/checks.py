@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
     from anneal.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceAsyncStub
 
-_MAX_ATTEMPTS = 20
+MAX_ATTEMPTS = 20
 _MAX_TAILORING = 4 << 20
 _MAX_REASON = 500
 
@@ -31,7 +31,9 @@ async def checked(
     """The specification as the engine takes it. Raises InvalidArgument, NotFound or Leased, naming the field."""
     limits = limits_of(spec, settings)
     skill = await _check_skill(spec, evaluator)
-    await _check_target(spec, checkpoint)
+    if not spec.target:
+        raise InvalidArgument("is required", field="target")
+    await free_target(spec.target, checkpoint)
     policy = SkillPolicy.model_validate_json(skill.policy_json)
     asked = ev.Spec(
         skill=spec.skill,
@@ -53,8 +55,8 @@ def limits_of(spec: pb.RunSpec, settings: SupervisorSettings) -> ev.Limits:
     if not 1 <= budget <= settings.max_time_s:
         raise InvalidArgument(f"must be between 1 s and {settings.max_time_s:g} s", field="time_budget")
     attempts = spec.max_attempts or 3
-    if not 1 <= attempts <= _MAX_ATTEMPTS:
-        raise InvalidArgument(f"must be between 1 and {_MAX_ATTEMPTS}", field="max_attempts")
+    if not 1 <= attempts <= MAX_ATTEMPTS:
+        raise InvalidArgument(f"must be between 1 and {MAX_ATTEMPTS}", field="max_attempts")
     steps = spec.max_steps or settings.max_steps
     if not 5 <= steps <= settings.max_steps:
         raise InvalidArgument(f"must be between 5 and {settings.max_steps}", field="max_steps")
@@ -120,12 +122,12 @@ async def _check_skill(spec: pb.RunSpec, evaluator: "EvaluatorServiceAsyncStub")
     return answer.skill
 
 
-async def _check_target(spec: pb.RunSpec, checkpoint: "CheckpointServiceAsyncStub") -> None:
-    if not spec.target:
-        raise InvalidArgument("is required", field="target")
+async def free_target(name: str, checkpoint: "CheckpointServiceAsyncStub") -> cp.Target:
+    """A target that no run holds. Raises NotFound, Leased."""
     try:
-        answer = await checkpoint.GetTarget(cp.GetTargetRequest(name=spec.target))
+        answer = await checkpoint.GetTarget(cp.GetTargetRequest(name=name))
     except NotFound as e:
-        raise NotFound(f"no target {spec.target!r}; `anneal target list` shows them", field="target") from e
+        raise NotFound(f"no target {name!r}; `anneal target list` shows them", field="target") from e
     if answer.target.leased_by:
-        raise Leased(f"{spec.target} is leased by {answer.target.leased_by}", field="target")
+        raise Leased(f"{name} is leased by {answer.target.leased_by}", field="target")
+    return answer.target

@@ -12,7 +12,7 @@ from anneal_core.state import Approval, ItemState, RunState
 from anneal_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
 
 _MAX_REASON = 500
-_MAX_BY = 200
+MAX_BY = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Control:
         """Holds a run up; its state as people see it. Raises FailedPrecondition where it has ended."""
         state = await self._going_on(run_id)
         if not state.paused:
-            event = ev.PauseRequested(by=by[:_MAX_BY], reason=reason[:_MAX_REASON])
-            await self._runs.submit(run_id, event, actor=f"person:{by[:_MAX_BY]}")
+            event = ev.PauseRequested(by=by[:MAX_BY], reason=reason[:_MAX_REASON])
+            await self._runs.submit(run_id, event, actor=f"person:{by[:MAX_BY]}")
         return (await self._runs.state(run_id)).shown
 
     async def resume(self, run_id: str, by: str) -> str:
@@ -64,7 +64,7 @@ class Control:
         state = await self._going_on(run_id)
         if not state.paused:
             raise FailedPrecondition(f"run {run_id} is not paused, but {state.shown}", field="run_id")
-        await self._runs.submit(run_id, ev.ResumeRequested(by=by[:_MAX_BY]), actor=f"person:{by[:_MAX_BY]}")
+        await self._runs.submit(run_id, ev.ResumeRequested(by=by[:MAX_BY]), actor=f"person:{by[:MAX_BY]}")
         return (await self._runs.state(run_id)).shown
 
     async def _going_on(self, run_id: str) -> RunState:
@@ -103,11 +103,11 @@ class Control:
             attempt=asked.attempt,
             action_hash=action_hash,
             granted=granted,
-            by=by[:_MAX_BY],
+            by=by[:MAX_BY],
             reason=reason[:_MAX_REASON],
         )
         taken = question.standing == "asked" and await self._runs.submit(
-            question.state.run_id, event, actor=f"person:{by[:_MAX_BY]}"
+            question.state.run_id, event, actor=f"person:{by[:MAX_BY]}"
         )
         now = await self.approval(approval_id)
         if not taken and not _is_the_same_word(now.approval, event):

@@ -4,9 +4,11 @@ from typing import Any
 
 from anneal.supervisor.v1 import control_pb2 as pb
 from anneal.supervisor.v1 import control_pb2_grpc as pb_grpc
+from anneal_runtime.errors import InvalidArgument
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from anneal_supervisor.control import Control, Question
+from anneal_supervisor.forks import Forks, Wanted
 from anneal_supervisor.peers import Peers
 from anneal_supervisor.store import Store
 
@@ -14,8 +16,9 @@ from anneal_supervisor.store import Store
 class ControlApi(pb_grpc.ControlServiceServicer):
     """Thin: every method is a translation. store: where scripts are read for people."""
 
-    def __init__(self, control: Control, store: Store, peers: Peers) -> None:
+    def __init__(self, control: Control, forks: Forks, store: Store, peers: Peers) -> None:
         self._control = control
+        self._forks = forks
         self._store = store
         self._peers = peers
 
@@ -54,6 +57,20 @@ class ControlApi(pb_grpc.ControlServiceServicer):
         if (difference := found.difference) is not None:
             answer.seq, answer.reason, answer.diff = difference.seq, difference.reason, difference.diff
         return answer
+
+    async def ForkRun(self, request: pb.ForkRunRequest, context: Any) -> pb.ForkRunResponse:
+        if not request.idempotency_key:
+            raise InvalidArgument("is required", field="idempotency_key")
+        wanted = Wanted(
+            run_id=request.run_id,
+            seq=request.seq,
+            by=request.by,
+            model_profile=request.model_profile,
+            model_may=request.model_may,
+            bounds=dict(request.set),
+        )
+        asked = request.SerializeToString(deterministic=True)
+        return pb.ForkRunResponse(run_id=await self._forks.fork(request.idempotency_key, asked, wanted))
 
 
 def _approval(question: Question) -> pb.Approval:

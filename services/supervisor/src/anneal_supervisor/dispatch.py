@@ -85,6 +85,7 @@ class Dispatcher:
             "acquire": self._acquire,
             "snapshot": self._snapshot,
             "restore": self._restore,
+            "rewind": self._restore,
             "record": self._record,
             "release": self._release,
         }
@@ -135,6 +136,7 @@ class Dispatcher:
                 fencing_token=state.fencing_token,
                 generation=pending.generation,
                 command_seq=pending.seq,
+                first=state.origin is not None and not state.origin.based,
             ),
             timeout=60,
         )
@@ -152,6 +154,7 @@ class Dispatcher:
                 command_seq=pending.seq,
                 force=pending.force,
                 volatile_paths=state.policy.volatile_paths if state.policy else (),
+                from_run=state.origin.parent if pending.kind == "rewind" and state.origin else "",
             ),
             timeout=90,
         )
@@ -195,7 +198,7 @@ class Dispatcher:
         outcomes = [
             await self._outcome(item_id, attempt)
             for item_id in state.order
-            for attempt in state.items[item_id].attempts
+            for attempt in state.items[item_id].attempts[state.items[item_id].inherited :]
             if attempt.ending is Ending.KEPT or attempt.mode in _BANNING or attempt.response == Response.BAN
         ]
         answer = await self._memory.Record(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from anneal_contracts.canonical import sha256_hex
 from anneal_contracts.facts import DeferredItemOutcome, SkillPolicy
@@ -20,7 +20,7 @@ from anneal_runtime.faults import declare, faultpoint
 
 from anneal_supervisor.dispatch import Dispatcher
 from anneal_supervisor.driver import RunDriver
-from anneal_supervisor.history import stored_state
+from anneal_supervisor.history import is_of_its_parent, stored_state
 from anneal_supervisor.hub import Hub
 from anneal_supervisor.store import Replica, Store
 from anneal_supervisor.view import run_message
@@ -36,6 +36,11 @@ _CLAIM_MARGIN_S = 0.2
 _CACHED_STATES = 8
 _PAGE = 500
 _MAX_BLOB = 48 << 20
+
+
+def new_run_id() -> str:
+    """An id that no run has."""
+    return f"run-{uuid.uuid4().hex[:12]}"
 
 
 class Supervisor:
@@ -150,7 +155,7 @@ class Supervisor:
 
     async def create(self, key: str, request: bytes, spec: ev.Spec, limits: ev.Limits, policy: SkillPolicy) -> str:
         """Creates a run that is already checked; returns its id, the same again for the same key and request."""
-        run_id = f"run-{uuid.uuid4().hex[:12]}"
+        run_id = new_run_id()
         payload = ev.RunCreated(engine=ev.ENGINE, spec=spec, limits=limits, policy=policy)
         at = self._clock.now()
         first = chain.link(
@@ -163,7 +168,11 @@ class Supervisor:
             prev_hash=chain.GENESIS,
         )
         summary = run_message(evolve(RunState(), first), at, items=False).SerializeToString()
-        created = await self._store.create_run(key, request, first, summary)
+        return await self.begin(key, request, [first], summary)
+
+    async def begin(self, key: str, request: bytes, events: Sequence[chain.Event], summary: bytes) -> str:
+        """A run with these first events, which some replica takes up at once; returns its id."""
+        created = await self._store.create_run(key, request, events, summary)
         await faultpoint(AFTER_CREATE)
         self._look.set()
         return created
@@ -268,6 +277,10 @@ class Supervisor:
         except DataLoss as e:
             bad = int(e.details["seq"])
             return chain.Verification(ok=False, events=bad - 1, head="", first_bad=bad, reason=e.details["why"])
+        if state.origin is not None and not await is_of_its_parent(self._store, state):
+            bad = state.origin.seq + 1
+            why = f"the events before event {bad} are not those of run {state.origin.parent}, which it names"
+            return chain.Verification(ok=False, events=bad - 1, head="", first_bad=bad, reason=why)
         return chain.Verification(ok=True, events=state.seq, head=state.head)
 
     async def summaries(self, limit: int) -> list[bytes]:

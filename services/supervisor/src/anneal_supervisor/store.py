@@ -56,8 +56,12 @@ class Claimed:
 class Store(Protocol):
     """All writes are transactions; whatever raises has changed nothing."""
 
-    async def create_run(self, key: str, request: bytes, first: Event, summary: bytes) -> str:
-        """Creates a run with its first event; the same key and request again give the same run id."""
+    async def create_run(self, key: str, request: bytes, events: Sequence[Event], summary: bytes) -> str:
+        """Creates a run with its first events; the same key and request again give the same run id."""
+        ...
+
+    async def created(self, key: str, request: bytes) -> str:
+        """The run that was created for this key and request; empty: none. Raises AlreadyExists for another request."""
         ...
 
     async def append(

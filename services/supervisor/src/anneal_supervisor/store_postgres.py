@@ -8,7 +8,7 @@ import asyncpg
 from anneal_contracts.canonical import canonical_json
 from anneal_core.chain import Event
 from anneal_runtime.errors import NotFound, StaleToken
-from anneal_runtime.postgres import Database, once
+from anneal_runtime.postgres import Database, answered, once
 
 from anneal_supervisor.blob_cache import BlobCache
 from anneal_supervisor.errors import damaged
@@ -79,16 +79,22 @@ class PostgresStore:
     async def close(self) -> None:
         await self._db.close()
 
-    async def create_run(self, key: str, request: bytes, first: Event, summary: bytes) -> str:
+    async def create_run(self, key: str, request: bytes, events: Sequence[Event], summary: bytes) -> str:
+        last = events[-1]
         async with self._db.transaction() as conn:
 
             async def create() -> bytes:
-                await conn.execute("INSERT INTO runs (run_id, summary) VALUES ($1, $2)", first.run_id, summary)
-                head = (first.run_id, first.seq, first.hash, False, summary, 0)
-                await conn.execute(_APPEND, *head, *_columns([first]), *message_columns([]))
-                return first.run_id.encode()
+                await conn.execute("INSERT INTO runs (run_id, summary) VALUES ($1, $2)", last.run_id, summary)
+                head = (last.run_id, last.seq, last.hash, False, summary, 0)
+                await conn.execute(_APPEND, *head, *_columns(events), *message_columns([]))
+                return last.run_id.encode()
 
             return (await once(conn, f"CreateRun/{key}", request, create)).decode()
+
+    async def created(self, key: str, request: bytes) -> str:
+        async with self._db.connection() as conn:
+            known = await answered(conn, f"CreateRun/{key}", request)
+        return "" if known is None else known.decode()
 
     async def append(
         self, events: Sequence[Event], outgoing: Sequence[Outgoing], *, token: int, summary: bytes | None, ended: bool

@@ -60,6 +60,12 @@ def run_message(state: RunState, now: float, *, items: bool = True) -> pb.Run:
     run.created_at.FromNanoseconds(int(state.created_at * 1e9))
     if state.ended_at:
         run.ended_at.FromNanoseconds(int(state.ended_at * 1e9))
+    if (origin := state.origin) is not None:
+        run.origin.CopyFrom(
+            pb.Origin(
+                run_id=origin.parent, seq=origin.seq, hash=origin.hash, generation=origin.generation, by=origin.by
+            )
+        )
     if state.before is not None:
         run.score.before.CopyFrom(counts(state.before))
     if state.after is not None:

@@ -1,27 +1,18 @@
 """`anneal pause`, `resume`, `approvals` and `replay`: people's hand on a run."""
 
-import getpass
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from anneal_cli.exits import CliError, ExitCode
-from anneal_cli.gateway import call, gateway_option
+from anneal_cli.gateway import call, gateway_option, me
 from anneal_cli.output import as_data, console, emit_json, json_option, say
 
 if TYPE_CHECKING:
     from anneal.supervisor.v1.control_pb2 import Approval
 
     from anneal_cli.gateway import Gateway
-
-
-def _me() -> str:
-    """Who asks, as this machine knows them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 @click.command()
@@ -36,7 +27,7 @@ def pause(home_dir: str | None, gateway: str | None, run: str, reason: str, as_j
 
     async def work(gw: "Gateway") -> int:
         run_id = await gw.run_id(run)
-        request = PauseRunRequest(idempotency_key=str(uuid.uuid4()), run_id=run_id, by=_me(), reason=reason)
+        request = PauseRunRequest(idempotency_key=str(uuid.uuid4()), run_id=run_id, by=me(), reason=reason)
         state = (await gw.stub.PauseRun(request)).state
         text = f"{run_id}: pause asked for, now {state}\n  next: anneal resume {run_id}"
         say({"run_id": run_id, "state": state}, text, as_json=as_json)
@@ -56,7 +47,7 @@ def resume(home_dir: str | None, gateway: str | None, run: str, as_json: bool) -
 
     async def work(gw: "Gateway") -> int:
         run_id = await gw.run_id(run)
-        request = ResumeRunRequest(idempotency_key=str(uuid.uuid4()), run_id=run_id, by=_me())
+        request = ResumeRunRequest(idempotency_key=str(uuid.uuid4()), run_id=run_id, by=me())
         state = (await gw.stub.ResumeRun(request)).state
         text = f"{run_id}: goes on, now {state}\n  next: anneal watch {run_id}"
         say({"run_id": run_id, "state": state}, text, as_json=as_json)
@@ -169,7 +160,7 @@ def _answer(
             id=given,
             action_hash=_agreed(asked, seen),
             granted=granted,
-            by=_me(),
+            by=me(),
             reason=reason,
         )
         answered = (await gw.stub.AnswerApproval(request)).approval

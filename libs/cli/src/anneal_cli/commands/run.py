@@ -1,6 +1,5 @@
 """`anneal run`: builds the specification, checks what can be checked here, starts the run, watches it."""
 
-import re
 import sys
 import uuid
 from pathlib import Path
@@ -17,20 +16,22 @@ if TYPE_CHECKING:
 
     from anneal_cli.gateway import Gateway
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _MAX_TAILORING = 4 << 20
 
 
 def duration_s(text: str) -> float:
     """Seconds of 90, 90s, 30m, 2h, 1h30m. Raises CliError."""
-    if not re.fullmatch(r"(\d+h)?(\d+m)?(\d+s?)?", text) or not text:
+    from anneal_runtime.durations import seconds_of
+
+    try:
+        total = seconds_of(text)
+    except ValueError as e:
         raise CliError(
             message=f"not a duration: {text!r}",
             code=ExitCode.USAGE,
             field="--time-budget",
             hint="for example 90s, 30m, 1h30m",
-        )
-    total = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([hms]?)", text))
+        ) from e
     if total <= 0:
         raise CliError(
             message="a time budget of nothing", code=ExitCode.USAGE, field="--time-budget", hint="for example 30m"

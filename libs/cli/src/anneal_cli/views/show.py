@@ -86,6 +86,9 @@ def _print_heading(out: Console, run: Run) -> None:
     out.print(line)
     if run.reason:
         out.print(f"  reason: {run.reason}", markup=False)
+    if run.HasField("origin"):
+        origin = run.origin
+        out.print(f"  forked from {origin.run_id} after event {origin.seq}, by {origin.by}", markup=False)
     if run.goal:
         out.print(f"  goal: {run.goal} ({'; '.join(run.goal_reasons)})", markup=False)
     used = f"{run.steps} steps, {run.tokens} model tokens, {seconds(run.seconds)}"

@@ -27,6 +27,7 @@ def run_document(run: pb.Run) -> Document:
         "profile": run.spec.profile,
         "state": run.state,
         "reason": run.reason,
+        "origin": _origin(run.origin) if run.HasField("origin") else None,
         "created_at": _time(run.created_at) if run.HasField("created_at") else None,
         "ended_at": _time(run.ended_at) if run.HasField("ended_at") else None,
         "seconds": round(run.seconds, 3),
@@ -47,6 +48,17 @@ def run_document(run: pb.Run) -> Document:
         "fingerprint": run.fingerprint,
         "artifacts": dict(sorted(run.artifacts.items())),
         "last_seq": run.last_seq,
+    }
+
+
+def _origin(origin: pb.Origin) -> dict[str, Any]:
+    """Where a forked run comes from: its events up to seq are that run's."""
+    return {
+        "run_id": origin.run_id,
+        "seq": origin.seq,
+        "hash": origin.hash,
+        "generation": origin.generation,
+        "by": origin.by,
     }
 
 

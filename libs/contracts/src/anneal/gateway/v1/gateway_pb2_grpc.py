@@ -144,6 +144,11 @@ class GatewayServiceStub:
                 request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.SerializeToString,
                 response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.FromString,
                 _registered_method=True)
+        self.ForkRun = channel.unary_unary(
+                '/anneal.gateway.v1.GatewayService/ForkRun',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunResponse.FromString,
+                _registered_method=True)
         self.ListQueues = channel.unary_unary(
                 '/anneal.gateway.v1.GatewayService/ListQueues',
                 request_serializer=anneal_dot_supervisor_dot_v1_dot_queues__pb2.ListQueuesRequest.SerializeToString,
@@ -303,6 +308,12 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListQueues(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -440,6 +451,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.ReplayRun,
                     request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.FromString,
                     response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.SerializeToString,
+            ),
+            'ForkRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkRun,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunResponse.SerializeToString,
             ),
             'ListQueues': grpc.unary_unary_rpc_method_handler(
                     servicer.ListQueues,
@@ -1034,6 +1050,33 @@ class GatewayService:
             '/anneal.gateway.v1.GatewayService/ReplayRun',
             anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.SerializeToString,
             anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.gateway.v1.GatewayService/ForkRun',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,7 @@ class GatewayServiceStub:
     GetApproval: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetApprovalRequest, _control_pb2.GetApprovalResponse]
     AnswerApproval: _grpc.UnaryUnaryMultiCallable[_control_pb2.AnswerApprovalRequest, _control_pb2.AnswerApprovalResponse]
     ReplayRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReplayRunRequest, _control_pb2.ReplayRunResponse]
+    ForkRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.ForkRunRequest, _control_pb2.ForkRunResponse]
     ListQueues: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]
     GetParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.GetParkedRequest, _queues_pb2.GetParkedResponse]
     RetryParked: _grpc.UnaryUnaryMultiCallable[_queues_pb2.RetryParkedRequest, _queues_pb2.RetryParkedResponse]
@@ -93,6 +94,7 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     GetApproval: _aio.UnaryUnaryMultiCallable[_control_pb2.GetApprovalRequest, _control_pb2.GetApprovalResponse]  # type: ignore[assignment]
     AnswerApproval: _aio.UnaryUnaryMultiCallable[_control_pb2.AnswerApprovalRequest, _control_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
     ReplayRun: _aio.UnaryUnaryMultiCallable[_control_pb2.ReplayRunRequest, _control_pb2.ReplayRunResponse]  # type: ignore[assignment]
+    ForkRun: _aio.UnaryUnaryMultiCallable[_control_pb2.ForkRunRequest, _control_pb2.ForkRunResponse]  # type: ignore[assignment]
     ListQueues: _aio.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]  # type: ignore[assignment]
     GetParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.GetParkedRequest, _queues_pb2.GetParkedResponse]  # type: ignore[assignment]
     RetryParked: _aio.UnaryUnaryMultiCallable[_queues_pb2.RetryParkedRequest, _queues_pb2.RetryParkedResponse]  # type: ignore[assignment]
@@ -249,6 +251,13 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.ReplayRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ReplayRunResponse, _abc.Awaitable[_control_pb2.ReplayRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ForkRun(
+        self,
+        request: _control_pb2.ForkRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ForkRunResponse, _abc.Awaitable[_control_pb2.ForkRunResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListQueues(

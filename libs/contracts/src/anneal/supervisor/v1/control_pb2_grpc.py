@@ -64,6 +64,11 @@ class ControlServiceStub:
                 request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.SerializeToString,
                 response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.FromString,
                 _registered_method=True)
+        self.ForkRun = channel.unary_unary(
+                '/anneal.supervisor.v1.ControlService/ForkRun',
+                request_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunRequest.SerializeToString,
+                response_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -110,6 +115,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkRun(self, request, context):
+        """A new run with the same past up to an event of another one, on the target put back to that moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +154,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.ReplayRun,
                     request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.FromString,
                     response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.SerializeToString,
+            ),
+            'ForkRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkRun,
+                    request_deserializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunRequest.FromString,
+                    response_serializer=anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -306,6 +323,33 @@ class ControlService:
             '/anneal.supervisor.v1.ControlService/ReplayRun',
             anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunRequest.SerializeToString,
             anneal_dot_supervisor_dot_v1_dot_control__pb2.ReplayRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anneal.supervisor.v1.ControlService/ForkRun',
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunRequest.SerializeToString,
+            anneal_dot_supervisor_dot_v1_dot_control__pb2.ForkRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,8 @@ class ControlServiceStub:
     """The first answer counts; another one is refused and told who was first."""
     ReplayRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReplayRunRequest, _control_pb2.ReplayRunResponse]
     """Folds the stored log and decides everything again, without touching anything."""
+    ForkRun: _grpc.UnaryUnaryMultiCallable[_control_pb2.ForkRunRequest, _control_pb2.ForkRunResponse]
+    """A new run with the same past up to an event of another one, on the target put back to that moment."""
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -57,6 +59,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """The first answer counts; another one is refused and told who was first."""
     ReplayRun: _aio.UnaryUnaryMultiCallable[_control_pb2.ReplayRunRequest, _control_pb2.ReplayRunResponse]  # type: ignore[assignment]
     """Folds the stored log and decides everything again, without touching anything."""
+    ForkRun: _aio.UnaryUnaryMultiCallable[_control_pb2.ForkRunRequest, _control_pb2.ForkRunResponse]  # type: ignore[assignment]
+    """A new run with the same past up to an event of another one, on the target put back to that moment."""
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -105,5 +109,13 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ReplayRunResponse, _abc.Awaitable[_control_pb2.ReplayRunResponse]]:
         """Folds the stored log and decides everything again, without touching anything."""
+
+    @_abc_1.abstractmethod
+    def ForkRun(
+        self,
+        request: _control_pb2.ForkRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ForkRunResponse, _abc.Awaitable[_control_pb2.ForkRunResponse]]:
+        """A new run with the same past up to an event of another one, on the target put back to that moment."""
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -570,6 +570,7 @@ class Run(_message.Message):
     GOAL_FIELD_NUMBER: _builtins.int
     GOAL_REASONS_FIELD_NUMBER: _builtins.int
     DIAGNOSES_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: _builtins.str
     reason: _builtins.str
@@ -621,6 +622,10 @@ class Run(_message.Message):
     def diagnoses(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateDiagnosis]:
         """What the gates between waves found broken."""
 
+    @_builtins.property
+    def origin(self) -> Global___Origin:
+        """The run that this one was forked from; missing where it was not."""
+
     def __init__(
         self,
         *,
@@ -647,14 +652,50 @@ class Run(_message.Message):
         goal: _builtins.str = ...,
         goal_reasons: _abc.Iterable[_builtins.str] | None = ...,
         diagnoses: _abc.Iterable[Global___GateDiagnosis] | None = ...,
+        origin: Global___Origin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "score", b"score", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "origin", b"origin", "score", b"score", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "banned_skips", b"banned_skips", "became_applicable", b"became_applicable", "created_at", b"created_at", "diagnoses", b"diagnoses", "differences", b"differences", "ended_at", b"ended_at", "fingerprint", b"fingerprint", "goal", b"goal", "goal_reasons", b"goal_reasons", "items", b"items", "last_seq", b"last_seq", "notes", b"notes", "reason", b"reason", "recalled_anything", b"recalled_anything", "regressions", b"regressions", "run_id", b"run_id", "score", b"score", "seconds", b"seconds", "spec", b"spec", "state", b"state", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "banned_skips", b"banned_skips", "became_applicable", b"became_applicable", "created_at", b"created_at", "diagnoses", b"diagnoses", "differences", b"differences", "ended_at", b"ended_at", "fingerprint", b"fingerprint", "goal", b"goal", "goal_reasons", b"goal_reasons", "items", b"items", "last_seq", b"last_seq", "notes", b"notes", "origin", b"origin", "reason", b"reason", "recalled_anything", b"recalled_anything", "regressions", b"regressions", "run_id", b"run_id", "score", b"score", "seconds", b"seconds", "spec", b"spec", "state", b"state", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Origin(_message.Message):
+    """Where a forked run comes from. Its events up to seq are the parent's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    seq: _builtins.int
+    hash: _builtins.str
+    """Of the parent's event of that number, in the parent's own log."""
+    generation: _builtins.int
+    """The parent's generation that the target was put back to; -1: nothing had been touched."""
+    by: _builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "generation", b"generation", "hash", b"hash", "run_id", b"run_id", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Origin: _TypeAlias = Origin  # noqa: Y015
 
 @_typing.final
 class GateDiagnosis(_message.Message):

@@ -1,143 +1,48 @@
 """A worker that slept between the ledger's leave and the target: SIGSTOP, the world goes on, SIGCONT."""
 
 import asyncio
-import json
-import os
 import signal
-import sys
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-import pytest_asyncio
 from anneal.checkpoint.v1 import checkpoint_pb2 as cp
-from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceStub
-from anneal_contracts.facts import Action, FixSource
-from anneal_contracts.work import Apply
 from anneal_runtime.errors import StaleToken
 from anneal_runtime.testing import eventually
-from google.protobuf.duration_pb2 import Duration
 
-from tests.e2e.effects.conftest import Machine
-from tests.support.processes import ServiceProcess, service_process
-
-if TYPE_CHECKING:
-    from anneal.checkpoint.v1.checkpoint_pb2_grpc import CheckpointServiceAsyncStub
-
-    Stub: TypeAlias = CheckpointServiceAsyncStub
-else:
-    Stub = CheckpointServiceStub
+from tests.e2e.effects.conftest import Ledger, Machine, asleep, effect, said, worker
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
 
 # Between the ledger's leave and the first word to the target.
 HERE = "worker.before_apply=stop"
-
-
-@dataclass
-class Ledger:
-    """A checkpoint service as a process of its own, with the machine as target `box`."""
-
-    service: ServiceProcess
-    stub: Stub
-    token: str
-
-    async def acquire(self, run_id: str, ttl_s: int = 300) -> int:
-        request = cp.AcquireLeaseRequest(
-            idempotency_key=f"a-{run_id}", target="box", run_id=run_id, ttl=Duration(seconds=ttl_s)
-        )
-        return (await self.stub.AcquireLease(request)).fencing_token
-
-    async def states(self, run_id: str) -> dict[str, str]:
-        listed = await self.stub.ListEffects(cp.ListEffectsRequest(run_id=run_id))
-        return {e.item_id: e.state for e in listed.effects}
-
-
-@pytest_asyncio.fixture
-async def ledger(postgres_dsn: str, auth_token: str, machine: Machine) -> AsyncIterator[Ledger]:
-    home = os.environ.get("ANNEAL_HOME") or str(Path.home() / ".local/share/anneal")
-    async with service_process("checkpoint", auth_token, {"POSTGRES_DSN": postgres_dsn, "HOME": home}) as service:
-        stub: Stub = CheckpointServiceStub(service.wire)
-        target = cp.Target(name="box", driver="nspawn", machine=machine.name)
-        await stub.AddTarget(cp.AddTargetRequest(idempotency_key="add", target=target))
-        yield Ledger(service, stub, auth_token)
-
-
-def effect(run_id: str, token: int, seq: int, item_id: str) -> Apply:
-    """A command that leaves the file /etc/paused/ITEM."""
-    script = f"mkdir -p /etc/paused; echo ran >> /etc/paused/{item_id}"
-    return Apply(
-        command_id=f"{run_id}-{seq}",
-        run_id=run_id,
-        skill="scratch",
-        target="box",
-        fencing_token=token,
-        deadline=time.time() + 100,
-        item_id=item_id,
-        attempt=1,
-        action=Action(source=FixSource.VENDOR, kind="bash", title="t", content=script, timeout_s=20),
-        effect_key=f"paused-{run_id}-{item_id}-{token}-{time.time_ns()}",
-        command_seq=seq,
-    )
-
-
-@asynccontextmanager
-async def worker(ledger: Ledger, command: Apply, faults: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    env = {**os.environ, "ANNEAL_FAULTS": faults}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.support.lone_worker",
-        env=env,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    order: Mapping[str, Any] = {
-        "checkpoint": ledger.service.address,
-        "token": ledger.token,
-        "command": command.model_dump(mode="json"),
-    }
-    assert child.stdin is not None
-    child.stdin.write(json.dumps(order).encode())
-    child.stdin.close()
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
-
-
-async def said(child: asyncio.subprocess.Process) -> dict[str, Any]:
-    """What a worker made of its command."""
-    assert child.stdout is not None
-    answer: dict[str, Any] = json.loads(await asyncio.wait_for(child.stdout.read(), 60))
-    return answer
-
-
-async def asleep(child: asyncio.subprocess.Process) -> None:
-    def stopped() -> bool:
-        return Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-    await eventually(stopped, timeout=30)
+# Before that as well: a worker's start takes long on a busy machine, and its lease is short.
+TWICE = f"worker.before_intent=stop,{HERE}"
+LEASE_S = 6
 
 
 async def left_on(machine: Machine) -> list[str]:
     return (await machine.sh("ls /etc/paused 2>/dev/null || true")).split()
 
 
+async def has_leave(ledger: Ledger, sleeper: asyncio.subprocess.Process, token: int) -> None:
+    """The worker is up and has asked for nothing yet; now its short lease begins, and it gets its leave and sleeps."""
+    await asleep(sleeper)
+    assert await ledger.acquire("run-1", ttl_s=LEASE_S) == token
+    sleeper.send_signal(signal.SIGCONT)
+    await eventually(lambda: _intended(ledger), timeout=LEASE_S)
+    await asleep(sleeper)
+
+
+async def _intended(ledger: Ledger) -> bool:
+    return list((await ledger.states("run-1")).values()) == ["intended"]
+
+
 async def test_a_worker_that_slept_while_its_lease_ran_out_changes_nothing_although_nobody_else_came(
     ledger: Ledger, machine: Machine
 ) -> None:
-    token = await ledger.acquire("run-1", ttl_s=5)
-    async with worker(ledger, effect("run-1", token, 4, "expired"), HERE) as sleeper:
-        await asleep(sleeper)
-        assert await ledger.states("run-1") == {"expired": "intended"}
-        await asyncio.sleep(5.5)
+    token = await ledger.token_after_this("run-1")
+    async with worker(ledger, effect("run-1", token, 4, "expired"), TWICE) as sleeper:
+        await has_leave(ledger, sleeper, token)
+        await asyncio.sleep(LEASE_S)
         sleeper.send_signal(signal.SIGCONT)
         answer = await said(sleeper)
     assert answer["error"] == "fenced", answer
@@ -148,10 +53,10 @@ async def test_a_worker_that_slept_while_its_lease_ran_out_changes_nothing_altho
 async def test_a_worker_that_slept_while_another_run_took_the_target_changes_nothing(
     ledger: Ledger, machine: Machine
 ) -> None:
-    token = await ledger.acquire("run-1", ttl_s=5)
-    async with worker(ledger, effect("run-1", token, 400, "overtaken"), HERE) as sleeper:
-        await asleep(sleeper)
-        await asyncio.sleep(5.5)
+    token = await ledger.token_after_this("run-1")
+    async with worker(ledger, effect("run-1", token, 400, "overtaken"), TWICE) as sleeper:
+        await has_leave(ledger, sleeper, token)
+        await asyncio.sleep(LEASE_S)
         newer = await ledger.acquire("run-2")
         assert newer > token
         async with worker(ledger, effect("run-2", newer, 4, "newer")) as other:

@@ -249,6 +249,28 @@ def test_a_failed_run_goes_on_after_its_last_event() -> None:
     assert "apply" not in child.sent and state.items["a"].state is ev.ItemStateName.COMPLETED
 
 
+def test_an_item_under_which_the_run_failed_is_worked_again() -> None:
+    w = World(items=[item("a"), item("b")], verdicts={("a", 1): Outcome.FAIL}, ladders={"a": [candidate("a")]})
+
+    def fails(state: RunState, p: Pending) -> Result | None:
+        if p.kind != "restore":
+            return None
+        return Failed(command_id=p.command_id, reason="unavailable", message="gone")
+
+    w.create()
+    w.override = fails
+    state = w.run()
+    assert state.phase == "failed" and {i.state for i in state.items.values()} == {"escalated", "skipped"}
+    child = replace(w, verdicts={}).fork(len(w.log))
+    state = child.run()
+    assert state.phase == "finished"
+    assert {i: (it.state.value, len(it.attempts)) for i, it in state.items.items()} == {
+        "a": ("completed", 1),
+        "b": ("completed", 1),
+    }
+    assert replay(child.log).difference is None
+
+
 def test_after_the_end_of_a_finished_run_nothing_is_left_to_do() -> None:
     w = World(items=[item("a")])
     w.create()
@@ -373,6 +395,19 @@ def test_what_a_person_agreed_to_in_the_other_run_is_asked_again(moment: str) ->
     assert [a.state for a in state.items["a"].approvals] == ["void", "granted"]
     assert state.items["a"].state is ev.ItemStateName.COMPLETED
     assert replay(child.log).difference is None
+
+
+def test_what_was_agreed_to_and_then_cancelled_is_asked_again() -> None:
+    w = asking()
+    w.create()
+    to_the_question(w)
+    w.append(ev.PauseRequested(by="ann"), actor="person:ann")
+    answer(w)
+    w.append(ev.CancelRequested(reason="enough"), actor="person:ann")
+    assert w.run().items["a"].state is ev.ItemStateName.SKIPPED
+    child = to_the_question(w.fork(len(w.log)))
+    assert [a.state for a in child.state.items["a"].approvals] == ["void", "asked"]
+    assert not child.state.items["a"].attempts
 
 
 def test_a_word_that_was_used_up_stays_in_the_story_and_a_refusal_stays_a_refusal() -> None:

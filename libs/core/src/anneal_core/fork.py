@@ -65,13 +65,13 @@ def _set_free(item: ItemState) -> ItemState:
     last = item.open_attempt
     cut = last is not None and last.generation == 0
     attempts = item.attempts[:-1] if cut else item.attempts
-    free = replace(item, attempts=attempts, inherited=len(attempts))
+    approvals = tuple(_void(a) if a.attempt > len(attempts) else a for a in item.approvals)
+    free = replace(item, attempts=attempts, approvals=approvals, inherited=len(attempts))
     if item.state not in UNSETTLED:
         return free
-    approvals = tuple(_void(a) if a.attempt > len(attempts) else a for a in item.approvals)
     queued = cut or item.state is ev.ItemStateName.WAITING
     name = ev.ItemStateName.QUEUED if queued else item.state
-    return replace(free, state=name, approvals=approvals, started_at=0.0)
+    return replace(free, state=name, started_at=0.0)
 
 
 def _void(approval: Approval) -> Approval:
@@ -104,7 +104,7 @@ def _with_skipped_again(state: RunState) -> RunState:
 
 
 def _was_left_out(item: ItemState) -> bool:
-    return item.state is ev.ItemStateName.SKIPPED and item.decided_by == ev.DecidedBy.RUN
+    return item.decided_by == ev.DecidedBy.RUN and item.open_attempt is None
 
 
 def go_back(state: RunState, now: float) -> Payloads:

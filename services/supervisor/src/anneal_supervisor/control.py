@@ -17,22 +17,27 @@ MAX_BY = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """An approval with where it belongs. action: what would run, as far as the ladder still has it."""
+    """An approval with where it belongs. number: of the item's questions, from 1; action: what would run, as far as
+
+    the ladder still has it.
+    """
 
     state: RunState
     item: ItemState
+    number: int
     approval: Approval
     action: Candidate | None
 
     @property
     def id(self) -> str:
-        """RUN/ITEM/ATTEMPT."""
-        return f"{self.state.run_id}/{self.item.detail.id}/{self.approval.attempt}"
+        """RUN/ITEM/NUMBER. Not the attempt: where one script is refused, the next is asked about for the same one."""
+        return f"{self.state.run_id}/{self.item.detail.id}/{self.number}"
 
     @property
     def standing(self) -> str:
         """The approval's state; void where it was asked and can no longer be answered."""
-        open_now = self.item.state is ev.ItemStateName.WAITING and not self.state.ended
+        newest = self.number == len(self.item.approvals)
+        open_now = newest and self.item.state is ev.ItemStateName.WAITING and not self.state.ended
         return self.approval.state if open_now or self.approval.state != "asked" else "void"
 
 
@@ -83,9 +88,8 @@ class Control:
     async def approval(self, approval_id: str) -> Question:
         """One question. Raises NotFound."""
         run_id, _, rest = approval_id.partition("/")
-        item_id, _, attempt = rest.rpartition("/")
-        for question in _questions(await self._runs.state(run_id)) if item_id else ():
-            if question.item.detail.id == item_id and str(question.approval.attempt) == attempt:
+        for question in _questions(await self._runs.state(run_id)) if rest else ():
+            if question.id == approval_id:
                 return question
         hint = {"hint": "anneal approvals list"}
         raise NotFound(f"there is no approval {approval_id[:200]!r}", field="id", details=hint)
@@ -133,6 +137,6 @@ def _told(question: Question) -> str:
 def _questions(state: RunState) -> Iterable[Question]:
     for item_id in state.order:
         item = state.items[item_id]
-        for approval in item.approvals:
+        for number, approval in enumerate(item.approvals, start=1):
             action = next((c for c in item.ladder if c.hash == approval.action_hash), None)
-            yield Question(state=state, item=item, approval=approval, action=action)
+            yield Question(state=state, item=item, number=number, approval=approval, action=action)

@@ -61,7 +61,7 @@ def approvals() -> None:
     """Shows and answers what runs ask of people.
 
     A destructive action does not run before a person has agreed to exactly this script for exactly this attempt. ID is
-    RUN/ITEM/ATTEMPT as `list` shows it. Exit codes: 4 for an approval that is not there, 5 for one that was answered,
+    RUN/ITEM/NUMBER as `list` shows it. Exit codes: 4 for an approval that is not there, 5 for one that was answered,
     has expired, or is about another script than the one that was seen.
     """
 

@@ -129,7 +129,7 @@ class Approval(_message.Message):
     ASKED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """RUN/ITEM/ATTEMPT, unique."""
+    """RUN/ITEM/NUMBER, the number of the question among those about the item; unique."""
     run_id: _builtins.str
     item_id: _builtins.str
     attempt: _builtins.int

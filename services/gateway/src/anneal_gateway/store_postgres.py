@@ -9,32 +9,32 @@ from anneal_runtime.postgres import Connection, Database
 from anneal_gateway.store import Caps, Reservation, RunUsage, Settlement
 
 _RESERVE = """
-INSERT INTO run_budgets AS b (run_id, calls, tokens_reserved) VALUES ($1, 1, $2)
-ON CONFLICT (run_id) DO UPDATE
-SET calls = b.calls + 1, tokens_reserved = b.tokens_reserved + $2, updated_at = now()
-WHERE b.calls < $3 AND b.tokens_used + b.tokens_reserved + $2 <= $4
-RETURNING b.calls
-"""
-
-_RECORD = """
+WITH counted AS (
+    INSERT INTO run_budgets AS b (run_id, calls, tokens_reserved) VALUES ($1, 1, $2)
+    ON CONFLICT (run_id) DO UPDATE
+    SET calls = b.calls + 1, tokens_reserved = b.tokens_reserved + $2, updated_at = now()
+    WHERE b.calls < $3 AND b.tokens_used + b.tokens_reserved + $2 <= $4
+    RETURNING b.calls
+)
 INSERT INTO model_calls (call_id, run_id, item_id, profile, role, requested_model, state, tokens_reserved, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, 'reserved', $7, now() + make_interval(secs => $8))
+SELECT $5, $1, $6, $7, $8, $9, 'reserved', $2, now() + make_interval(secs => $10) FROM counted
+RETURNING true
 """
 
-_LOCK = """
-SELECT 1 FROM run_budgets WHERE run_id = (SELECT run_id FROM model_calls WHERE call_id = $1) FOR UPDATE
-"""
-
+# The run's row first, as in a reservation: two calls of one run then never wait for each other crosswise.
 _SETTLE = """
-WITH ended AS (
-    UPDATE model_calls SET
+WITH budget AS MATERIALIZED (
+    SELECT run_id FROM run_budgets
+    WHERE run_id = (SELECT run_id FROM model_calls WHERE call_id = $1) FOR UPDATE
+), ended AS (
+    UPDATE model_calls c SET
         state = CASE WHEN $3 = '' THEN 'answered' ELSE 'failed' END,
         model = $2, reason = $3, ended_at = now(),
-        prompt_tokens = coalesce($4::bigint, tokens_reserved),
+        prompt_tokens = coalesce($4::bigint, c.tokens_reserved),
         completion_tokens = coalesce($5::bigint, 0),
         estimated = $4::bigint IS NULL
-    WHERE call_id = $1 AND state = 'reserved'
-    RETURNING run_id, tokens_reserved, prompt_tokens + completion_tokens AS used
+    FROM budget WHERE c.run_id = budget.run_id AND c.call_id = $1 AND c.state = 'reserved'
+    RETURNING c.run_id, c.tokens_reserved, c.prompt_tokens + c.completion_tokens AS used
 )
 UPDATE run_budgets b SET
     tokens_reserved = b.tokens_reserved - ended.tokens_reserved,
@@ -68,16 +68,12 @@ class PostgresLedger:
                 f"This call may need {r.tokens} tokens, more than the {caps.tokens} that a run has in all.",
                 field="max_tokens",
             )
+        call = (UUID(r.call_id), r.item_id, r.profile, r.role, r.model, r.ttl_s)
         async with self._database.transaction() as connection:
             # The run's row first, always: two calls of one run then never wait for each other crosswise.
-            counted = await connection.fetchval(_RESERVE, r.run_id, r.tokens, caps.calls, caps.tokens)
-            if counted is not None:
-                await connection.execute(
-                    _RECORD, UUID(r.call_id), r.run_id, r.item_id, r.profile, r.role, r.model, r.tokens, r.ttl_s
-                )
-                await connection.execute(_ABANDON, r.run_id)
-                return
-            raise await self._refusal(connection, r, caps)
+            if not await connection.fetchval(_RESERVE, r.run_id, r.tokens, caps.calls, caps.tokens, *call):
+                raise await self._refusal(connection, r, caps)
+            await connection.execute(_ABANDON, r.run_id)
 
     async def _refusal(self, connection: Connection, r: Reservation, caps: Caps) -> BudgetExhausted:
         usage = _usage(await connection.fetchrow("SELECT * FROM run_budgets WHERE run_id = $1", r.run_id))
@@ -94,8 +90,7 @@ class PostgresLedger:
     async def settle(self, settlement: Settlement) -> None:
         """See Ledger.settle."""
         s = settlement
-        async with self._database.transaction() as connection:
-            await connection.execute(_LOCK, UUID(s.call_id))
+        async with self._database.connection() as connection:
             await connection.execute(_SETTLE, UUID(s.call_id), s.model, s.reason, s.prompt_tokens, s.completion_tokens)
 
     async def usage(self, run_id: str) -> RunUsage:

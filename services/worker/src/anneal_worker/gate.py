@@ -29,8 +29,9 @@ async def candidate(bench: Workbench, action: Action, *, banned: str = "") -> Ca
     """One gated rung; its content is a blob, byte for byte what would run."""
     decision = decided(action)
     media_type = "text/x-shellscript" if action.kind == "bash" else "application/yaml"
-    blob = await bench.put_blob(action.content.encode(), media_type)
-    undo = await bench.put_blob(action.undo.encode(), "text/x-shellscript") if action.undo else ""
+    blob, undo = await asyncio.gather(
+        bench.put_blob(action.content.encode(), media_type), _stored(bench, action.undo or "")
+    )
     return Candidate(
         hash=action.hash,
         blob=blob,
@@ -48,6 +49,10 @@ async def candidate(bench: Workbench, action: Action, *, banned: str = "") -> Ca
         policy=decision.explanation,
         banned=banned,
     )
+
+
+async def _stored(bench: Workbench, undo: str) -> str:
+    return await bench.put_blob(undo.encode(), "text/x-shellscript") if undo else ""
 
 
 def decided(action: Action) -> PolicyDecision:

@@ -3,11 +3,14 @@
 Transcripts are kept as blobs.
 """
 
+import asyncio
 from collections.abc import Sequence
 
+from anneal_contracts.facts import Action
 from anneal_contracts.probing import Question
 from anneal_contracts.turns import ChooseItem, Chosen, Decided, Learn, Learnt, PlanItem, ReviewItem
 from anneal_contracts.work import (
+    Candidate,
     Propose,
     Proposed,
     Reflect,
@@ -48,7 +51,7 @@ class Turns:
             guidance=self._guidance(command.skill, "worker"),
             questions=self._questions(command.skill) if command.probes_now else (),
         )
-        gated = await candidate(self._bench, answer.action) if answer.action is not None else None
+        gated, kept = await asyncio.gather(self._gated(answer.action), self._keep(answer.transcript))
         return Proposed(
             command_id=command.command_id,
             candidate=gated,
@@ -57,7 +60,7 @@ class Turns:
             mode=answer.mode,
             detail=answer.detail,
             usage=answer.usage,
-            transcript_blobs=await self._keep(answer.transcript),
+            transcript_blobs=kept,
             model=answer.model,
         )
 
@@ -115,5 +118,9 @@ class Turns:
         tools = probe_tools(self._bench.skill(skill)).values()
         return tuple(Question(name=t.name, description=t.description, arguments=t.arguments) for t in tools)
 
+    async def _gated(self, action: Action | None) -> Candidate | None:
+        return None if action is None else await candidate(self._bench, action)
+
     async def _keep(self, transcript: Sequence[bytes]) -> tuple[str, ...]:
-        return tuple([await self._bench.put_blob(entry, "application/json") for entry in transcript])
+        kept = await asyncio.gather(*(self._bench.put_blob(entry, "application/json") for entry in transcript))
+        return tuple(kept)

@@ -1,5 +1,6 @@
 """The client of the gateway's model door: the worker's only way to a model."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
 # The gateway ends a call at its profile's timeout and says so; this one only guards against a gateway that hangs.
 _GUARD_TIMEOUT_S = 900.0
+# Profiles are settings of the gateway's: a worker that goes by old ones for so long is refused there.
+_KNOWN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +70,22 @@ class ModelDoor:
         self._client = AsyncOpenAI(
             base_url=url.rstrip("/") + "/v1", api_key=token, max_retries=0, timeout=_GUARD_TIMEOUT_S
         )
+        self._known: Mapping[str, ProfileInfo] = {}
+        self._known_until = 0.0
 
     async def profiles(self) -> Mapping[str, ProfileInfo]:
-        """The gateway's model profiles by name; "default" is always among them."""
+        """The gateway's model profiles by name, as of some seconds ago; "default" is always among them."""
+        now = time.monotonic()
+        if now < self._known_until:
+            return self._known
         try:
             answer = await self._client.get("/profiles", cast_to=object)
         except APIError as e:
             raise _translated(e) from e
         entries = answer["profiles"] if isinstance(answer, dict) else []
-        return {entry["name"]: _profile(entry) for entry in entries}
+        self._known = {entry["name"]: _profile(entry) for entry in entries}
+        self._known_until = now + _KNOWN_S
+        return self._known
 
     async def complete(
         self,

@@ -17,6 +17,7 @@ from anneal_core.chain import Event
 from anneal_core.decide import decide
 from anneal_core.evolve import evolve
 from anneal_core.state import Pending, RunState
+from anneal_runtime import rpc_wire
 from anneal_runtime.errors import NotFound, StaleToken, Unavailable
 from anneal_supervisor.domain import Supervisor
 from anneal_supervisor.driver import RunDriver
@@ -191,6 +192,31 @@ async def test_a_result_and_all_that_follows_from_it_are_one_commit() -> None:
         (batch,) = store.batches
         assert [e.type for e in batch] == ["command_finished", "command_issued"]
         assert [e.actor for e in batch] == ["worker", "engine"]
+
+
+async def test_what_follows_from_a_result_has_its_own_time_and_not_that_of_the_call_which_handed_it_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left: list[float | None] = []
+
+    async def direct(self: Dispatcher, state: RunState, pending: Pending) -> Result:
+        left.append(rpc_wire.deadline.get())
+        return Failed(command_id=pending.command_id, reason="x", message="")
+
+    monkeypatch.setattr(Dispatcher, "direct", direct)
+    world = run_up_to("apply")
+    (pending,) = world.state.pending.values()
+    store = Store(world.log)
+    store.claims = [("run-1", 2)]
+    async with supervised(store) as supervisor:
+        await asyncio.sleep(0.05)
+        call = rpc_wire.deadline.set(asyncio.get_running_loop().time() + 1)
+        lost = Applied(command_id=pending.command_id, state="unreachable")
+        assert await supervisor.report("run-1", pending.command_id, lost)
+        rpc_wire.deadline.reset(call)
+        await asyncio.sleep(0.05)
+    assert left
+    assert set(left) == {None}
 
 
 async def test_a_result_is_not_lost_with_a_command_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:

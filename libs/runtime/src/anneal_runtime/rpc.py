@@ -2,5 +2,6 @@
 
 from anneal_runtime.rpc_client import channel
 from anneal_runtime.rpc_server import RpcServer, serve
+from anneal_runtime.rpc_wire import serves_nobody
 
-__all__ = ["RpcServer", "channel", "serve"]
+__all__ = ["RpcServer", "channel", "serve", "serves_nobody"]

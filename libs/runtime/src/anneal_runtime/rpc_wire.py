@@ -19,6 +19,11 @@ _SHORT = 200
 deadline: ContextVar[float | None] = ContextVar("anneal_deadline", default=None)
 
 
+def serves_nobody() -> None:
+    """Says of the running task that no caller waits for it: it inherits the deadline of the call that began it."""
+    deadline.set(None)
+
+
 def size_options(max_message_mb: int) -> list[tuple[str, Any]]:
     """Channel and server options that bound a message."""
     limit = max_message_mb << 20

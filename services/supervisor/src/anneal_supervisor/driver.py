@@ -11,6 +11,7 @@ from anneal_core.decide import decide
 from anneal_core.evolve import evolve
 from anneal_core.machine import IllegalEvent
 from anneal_core.state import Pending, RunState
+from anneal_runtime import rpc
 from anneal_runtime.clock import Clock
 from anneal_runtime.errors import AnnealError
 from anneal_runtime.faults import declare, faultpoint
@@ -202,6 +203,8 @@ class RunDriver:
 
     def _start_direct(self, state: RunState, pending: Pending) -> None:
         async def carry_out() -> None:
+            # Begun where a result was handed in, and not on behalf of who did that.
+            rpc.serves_nobody()
             with place_of(self.run_id, pending).doing(f"anneal.{pending.kind}"):
                 result = await self._dispatcher.direct(state, pending)
             await faultpoint(AFTER_CALL)

@@ -21,6 +21,8 @@ from anneal_lab.proc import run
 _BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 _STOP_S = 15.0
 _POLL_S = 0.01
+# Where a machine sees the folder that no generation holds.
+KEPT = "/run/anneal-lab/kept"
 _last_keeper: dict[str, int] = {}
 
 
@@ -109,6 +111,8 @@ def _nspawn(paths: MachinePaths, *, managed: bool) -> list[str | Path]:
     # Its network namespace is its own, so it may change that; without this every net.* setting is refused.
     argv += ["--capability=CAP_NET_ADMIN"]
     argv += ["--resolv-conf=off", "--timezone=off", "--console=read-only"]
+    if paths.kept.is_dir():
+        argv += [f"--bind={paths.kept}:{KEPT}"]
     return argv if managed else [*argv, "--keep-unit"]
 
 

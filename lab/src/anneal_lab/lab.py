@@ -155,6 +155,17 @@ class Lab:
         with _locked(paths):
             return machine.tree_hash(self._home, paths, machine.require(paths))
 
+    def keep(self, name: str) -> Path:
+        """A folder that the machine has as /run/anneal-lab/kept from its next boot on. No generation holds it and no
+
+        restore takes it back; a reset removes it.
+        """
+        paths = self.machine_paths(name)
+        with _locked(paths):
+            machine.require(paths)
+            paths.kept.mkdir(exist_ok=True)
+        return paths.kept
+
     def machine_paths(self, name: str) -> MachinePaths:
         """Where a machine lives; for tools and tests that look at it from outside."""
         return self._home.machine(check_machine_name(name))

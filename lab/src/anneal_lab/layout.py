@@ -5,7 +5,7 @@ HOME/
   images/ID/{root,image.json}            built images; the newest is named in `current`
   current                                id of the image that new machines start from
   cache/                                 downloaded Debian packages
-  machines/NAME/{machine.json,upper,work,merged,boot.log,generations/GEN}
+  machines/NAME/{machine.json,upper,work,merged,boot.log,generations/GEN,kept}
   locks/
 """
 
@@ -54,6 +54,10 @@ class MachinePaths:
     @property
     def log(self) -> Path:
         return self.folder / "boot.log"
+
+    @property
+    def kept(self) -> Path:
+        return self.folder / "kept"
 
     @property
     def generations(self) -> Path:

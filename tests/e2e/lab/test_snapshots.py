@@ -53,6 +53,18 @@ def test_a_restore_brings_the_root_back_byte_for_byte_before_it_boots(lab: Lab, 
     assert lab.changed(machine, "g1") == []
 
 
+def test_what_a_machine_writes_to_its_kept_folder_outlives_a_restore(lab: Lab, machine: str, remote: Remote) -> None:
+    folder = lab.keep(machine)
+    lab.down(machine)
+    lab.up(machine)
+    lab.snapshot(machine, "g1")
+    remote(machine, "sudo sh -c 'echo kept > /run/anneal-lab/kept/note; echo lost > /etc/note'")
+    lab.restore(machine, "g1")
+    assert remote(machine, "cat /run/anneal-lab/kept/note; ls /etc/note 2>/dev/null || echo gone") == "kept\ngone\n"
+    assert (folder / "note").read_text() == "kept\n"
+    assert not [path for path in lab.changed(machine, "g1") if "kept" in path]
+
+
 def test_a_wrecked_state_can_itself_be_kept_and_restored(lab: Lab, machine: str, remote: Remote) -> None:
     remote(machine, f"sudo sh -c '{WRECK.replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'")
     wrecked = _stopped_hash(lab, machine)

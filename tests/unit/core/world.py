@@ -211,20 +211,23 @@ class World:
             case "reflect":
                 return Reflected(command_id=cid, words="it failed", model="small")
             case "verify":
-                done = {i.detail.id: i.state == ev.ItemStateName.COMPLETED for i in self.state.items.values()}
-                fresh = {i: Outcome.PASS if ok else Outcome.FAIL for i, ok in done.items()}
-                outcomes = {**self._untouched(), **(self.after or {}), **fresh}
-                return Verified(
-                    command_id=cid,
-                    score=ScoreCounts(),
-                    outcomes=outcomes,
-                    health=WELL,
-                    regressed=self.regressed,
-                    became_applicable=self.became_applicable,
-                )
+                return self._scanned(cid)
             case "record":
                 return Recorded(command_id=cid)
         return Released(command_id=cid)
+
+    def _scanned(self, command_id: str) -> Verified:
+        done = {i.detail.id: i.state == ev.ItemStateName.COMPLETED for i in self.state.items.values()}
+        fresh = {i: Outcome.PASS if ok else Outcome.FAIL for i, ok in done.items()}
+        outcomes = {**self._untouched(), **(self.after or {}), **fresh}
+        return Verified(
+            command_id=command_id,
+            score=ScoreCounts(),
+            outcomes=outcomes,
+            health=WELL,
+            regressed=self.regressed,
+            became_applicable=self.became_applicable,
+        )
 
     def _at_the_gate(self, command_id: str, item_id: str) -> Evaluated:
         key = (item_id, self.sent.count("gate"))

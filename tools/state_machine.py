@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anneal_contracts.facts import CoreMode
 from anneal_core.commands import DIRECT_KINDS
-from anneal_core.evolve import BACKGROUND, STEP_KINDS
+from anneal_core.budget import BACKGROUND, STEP_KINDS
 from anneal_core.machine import TRANSITIONS
 from anneal_core.state import ENDED, Phase
 from anneal_core.triage import TABLE

@@ -25,7 +25,7 @@ class CheckpointSettings(ServiceSettings):
         ge=0,
         le=1000,
         description="Generations between these and the first, evenly spread, from which a fork can go on: at the most "
-        "so many, at the least half. Each is a copy of what the machine has changed: some 40 MB after hundreds of fixes.",
+        "so many, at the least half. Each is a copy of what the machine has changed: 40 MB after many fixes.",
     )
     keep_runs: int = Field(
         default=2,

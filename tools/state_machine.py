@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from anneal_contracts.facts import CoreMode
-from anneal_core.commands import DIRECT_KINDS
 from anneal_core.budget import BACKGROUND, STEP_KINDS
+from anneal_core.commands import DIRECT_KINDS
 from anneal_core.machine import TRANSITIONS
 from anneal_core.state import ENDED, Phase
 from anneal_core.triage import TABLE

@@ -56,6 +56,10 @@ lock: setup ## Lock new dependencies with hashes in requirements/; tools/lock --
 fmt: setup ## Format the code (1 s)
 	@ruff check --fix -q $(PY_SOURCES); ruff format -q $(PY_SOURCES)
 
+.PHONY: simulate
+simulate: setup ## Play random runs in virtual time: N=20000 SEED=7, WITHOUT=RULE plants a bug (1 min for 5000)
+	@python -m tests.simulation $(if $(N),--runs $(N)) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT))
+
 .PHONY: bench
 bench: setup lab-build ## Run all benchmarks, or one: make bench NAME=verdict (10 min in all)
 	@python -m bench $(NAME)

@@ -116,3 +116,21 @@ def test_a_run_of_engine_1_leaves_deferred_items_to_the_last_scan() -> None:
     w.create(engine=1)
     w.run()
     assert "resolve_deferred" not in w.sent
+
+
+def test_a_command_of_which_everything_was_told_before_a_crash_can_be_given_out_again() -> None:
+    w = world("a")
+    messages: list[Any] = []
+
+    def crash_after_telling(state: RunState, p: Pending) -> Result | None:
+        if p.kind == "resolve_deferred":
+            outcome = DeferredItemOutcome(item_id="a", state="completed", reason="seen")
+            w.append(ev.DeferredProgress(command_id=p.command_id, text="a", outcome=outcome), actor="evaluator")
+            messages.append(commands.build(w.state, p))
+            return DeferredResolved(command_id=p.command_id, outcomes=())
+        return None
+
+    w.override = crash_after_telling
+    w.create()
+    assert w.run().items["a"].reason == "seen"
+    assert messages[0].items == ()

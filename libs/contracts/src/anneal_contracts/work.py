@@ -104,11 +104,14 @@ class CheckGate(_LookAtSeveral):
 
 
 class ResolveDeferred(CommandBase):
-    """The last word on items that were kept in a mode that the skill defers; mode: the reason they share."""
+    """The last word on items that were kept in a mode that the skill defers; mode: the reason they share.
+
+    Given out again after a crash it names those that are left, which may be none.
+    """
 
     kind: Literal["resolve_deferred"] = "resolve_deferred"
     mode: str
-    items: Annotated[tuple[ItemDetail, ...], Field(min_length=1)]
+    items: tuple[ItemDetail, ...]
     mission_services: tuple[str, ...] = ()
 
 

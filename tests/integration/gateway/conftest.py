@@ -16,6 +16,8 @@ from anneal.common.v1.common_pb2 import Event, ScoreCounts
 from anneal.evaluator.v1 import evaluator_pb2 as ev
 from anneal.evaluator.v1 import evaluator_pb2_grpc as ev_grpc
 from anneal.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
+from anneal.supervisor.v1 import control_pb2 as ct
+from anneal.supervisor.v1 import control_pb2_grpc as ct_grpc
 from anneal.supervisor.v1 import queues_pb2 as qu
 from anneal.supervisor.v1 import queues_pb2_grpc as qu_grpc
 from anneal.supervisor.v1 import supervisor_pb2 as sv
@@ -36,6 +38,7 @@ from tests.support.sample_run import BLOBS, sample_run
 class Behind(
     sv_grpc.SupervisorServiceServicer,
     qu_grpc.QueueServiceServicer,
+    ct_grpc.ControlServiceServicer,
     ev_grpc.EvaluatorServiceServicer,
     cp_grpc.CheckpointServiceServicer,
 ):
@@ -44,6 +47,7 @@ class Behind(
     run: sv.Run = field(default_factory=sample_run)
     calls: list[Any] = field(default_factory=list)
     evaluator_down: bool = False
+    approvals: dict[str, ct.Approval] = field(default_factory=dict)
 
     async def CreateRun(self, request: sv.CreateRunRequest, context: Any) -> sv.CreateRunResponse:
         self.calls.append(request)
@@ -103,6 +107,44 @@ class Behind(
     async def AddTarget(self, request: cp.AddTargetRequest, context: Any) -> cp.AddTargetResponse:
         self.calls.append(request)
         return cp.AddTargetResponse(target=request.target)
+
+    async def ForkRun(self, request: ct.ForkRunRequest, context: Any) -> ct.ForkRunResponse:
+        self.calls.append(request)
+        return ct.ForkRunResponse(run_id="run-fork")
+
+    async def PauseRun(self, request: ct.PauseRunRequest, context: Any) -> ct.PauseRunResponse:
+        self.calls.append(request)
+        if request.run_id != self.run.run_id:
+            raise NotFound("there is no such run", field="run_id")
+        return ct.PauseRunResponse(state="paused")
+
+    async def ResumeRun(self, request: ct.ResumeRunRequest, context: Any) -> ct.ResumeRunResponse:
+        self.calls.append(request)
+        raise FailedPrecondition("run is not paused, but executing", field="run_id")
+
+    async def ListApprovals(self, request: ct.ListApprovalsRequest, context: Any) -> ct.ListApprovalsResponse:
+        self.calls.append(request)
+        found = [a for a in self.approvals.values() if request.run_id or a.state == "asked"]
+        return ct.ListApprovalsResponse(approvals=found)
+
+    async def GetApproval(self, request: ct.GetApprovalRequest, context: Any) -> ct.GetApprovalResponse:
+        if request.id not in self.approvals:
+            raise NotFound(f"there is no approval {request.id!r}", field="id")
+        asked, script = self.approvals[request.id], "#!/bin/bash\nmkfs /dev/sdx\n"
+        return ct.GetApprovalResponse(
+            approval=asked, item_title="A rule", action_kind="bash", content=script, source="vendor"
+        )
+
+    async def AnswerApproval(self, request: ct.AnswerApprovalRequest, context: Any) -> ct.AnswerApprovalResponse:
+        self.calls.append(request)
+        asked = self.approvals[request.id]
+        if request.action_hash != asked.action_hash:
+            raise FailedPrecondition("the action is not the one that was shown", field="action_hash")
+        if asked.state != "asked":
+            raise FailedPrecondition(f"too late: it is {asked.state} by {asked.by}", field="id")
+        asked.state, asked.by = "granted" if request.granted else "denied", request.by
+        asked.reason = request.reason
+        return ct.AnswerApprovalResponse(approval=asked)
 
     async def ListQueues(self, request: qu.ListQueuesRequest, context: Any) -> qu.ListQueuesResponse:
         self.calls.append(request)
@@ -171,6 +213,10 @@ async def make_gateway(
                     _register(sv_grpc.add_SupervisorServiceServicer_to_server, behind),
                 ),
                 ("anneal.supervisor.v1.QueueService", _register(qu_grpc.add_QueueServiceServicer_to_server, behind)),
+                (
+                    "anneal.supervisor.v1.ControlService",
+                    _register(ct_grpc.add_ControlServiceServicer_to_server, behind),
+                ),
                 (
                     "anneal.evaluator.v1.EvaluatorService",
                     _register(ev_grpc.add_EvaluatorServiceServicer_to_server, behind),

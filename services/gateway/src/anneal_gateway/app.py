@@ -30,7 +30,7 @@ class GatewayApp:
         self._clients = Clients(settings)
         self._door = Door(profiles, PostgresLedger(database), SystemClock())
         self._api = GatewayApi(self._clients, Reports(self._clients), self._door)
-        app = create_http(self._door, settings.auth_token.get_secret_value(), self._not_ready)
+        app = create_http(self._door, self._clients.control, settings.auth_token.get_secret_value(), self._not_ready)
         self._http = HttpListener(app, settings.http_listen)
         self._server: RpcServer | None = None
 

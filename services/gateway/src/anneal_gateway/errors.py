@@ -57,6 +57,13 @@ def openai_shape(e: AnnealError) -> dict[str, Any]:
     return {"error": {"message": e.message, "type": row.type, "param": e.field or None, "code": row.code}}
 
 
+def api_shape(e: AnnealError) -> dict[str, Any]:
+    """The same shape for everything that is no model call: the code is the error's own reason."""
+    told = openai_shape(e)["error"]
+    ours = told["type"] == "server_error" and e.http_status < 500
+    return {"error": {**told, "type": "invalid_request_error" if ours else told["type"], "code": e.reason}}
+
+
 def retry_after(e: AnnealError) -> dict[str, str]:
     """The Retry-After header in whole seconds, where waiting helps."""
     seconds = e.details.get("retry_after_s")

@@ -1,4 +1,4 @@
-"""The HTTP side: the model door in OpenAI's shape, the profiles, and the health pages."""
+"""The HTTP side: the model door in OpenAI's shape, the profiles, people's hand on a run, and the health pages."""
 
 import asyncio
 import hmac
@@ -6,29 +6,40 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anneal_contracts.roles import ModelRole
 from anneal_runtime.errors import AnnealError, Internal, InvalidArgument, Unauthenticated
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from anneal_gateway.door import Caller, Door
-from anneal_gateway.errors import openai_shape, retry_after
+from anneal_gateway.errors import api_shape, openai_shape, retry_after
+from anneal_gateway.http_people import people
+
+if TYPE_CHECKING:
+    from anneal.supervisor.v1.control_pb2_grpc import ControlServiceAsyncStub
 
 log = logging.getLogger(__name__)
 
 # A prompt is bounded by its budget; this bounds what is read before anything is known of it.
 MAX_REQUEST_BYTES = 4 << 20
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# Their clients are made for OpenAI's API, and know its codes alone.
+_DOOR_PATHS = frozenset({"/v1/chat/completions", "/v1/models", "/v1/profiles"})
 
 
-def create_http(door: Door, token: str, ready: Callable[[], Awaitable[str]]) -> FastAPI:
+def create_http(
+    door: Door, control: "ControlServiceAsyncStub", token: str, ready: Callable[[], Awaitable[str]]
+) -> FastAPI:
     """The ASGI app. ready() says in words what is not ready; empty: all is."""
     app = FastAPI(
         title="anneal gateway",
-        openapi_url=None,
+        description="People's hand on a run, and the door to the models. Every path but the health pages wants "
+        "`authorization: Bearer TOKEN`.",
+        openapi_url=None,  # made when it is asked for: _describe
         docs_url=None,
         redoc_url=None,
         # One span a request, with the caller's as its parent; health pages are asked every second and say nothing.
@@ -39,33 +50,53 @@ def create_http(door: Door, token: str, ready: Callable[[], Awaitable[str]]) -> 
     async def authenticate(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         given = request.headers.get("authorization", "")
         if request.url.path not in _OPEN_PATHS and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return _error(Unauthenticated("A bearer token is needed.", field="authorization"))
+            e = Unauthenticated("A bearer token is needed.", field="authorization")
+            return _error(e, of_door=request.url.path in _DOOR_PATHS)
         return await call_next(request)
 
     @app.exception_handler(AnnealError)
     async def on_error(request: Request, e: AnnealError) -> Response:
-        return _error(e)
+        return _error(e, of_door=request.url.path in _DOOR_PATHS)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_bad_input(request: Request, e: RequestValidationError) -> Response:
+        first = e.errors()[0]
+        where = [str(part) for part in first["loc"] if part not in ("body", "path", "query", "header")]
+        return _error(InvalidArgument(str(first["msg"]), field=".".join(where) or "body"), of_door=False)
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, e: Exception) -> Response:
         log.error("A request failed unexpectedly", exc_info=e, extra={"path": request.url.path})
         return _error(Internal("The gateway failed; its log says more."))
 
-    @app.get("/healthz")
+    @app.get("/healthz", summary="The process answers", tags=["health"])
     async def healthz() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz")
+    @app.get("/readyz", summary="The ledger's database answers: model calls can be accounted for", tags=["health"])
     async def readyz() -> Response:
         problem = await ready()
         return JSONResponse({"status": problem or "ok"}, status_code=503 if problem else 200)
 
+    app.include_router(people(control))
     _add_door(app, door)
+    _describe(app)
     return app
 
 
+def _describe(app: FastAPI) -> None:
+    @app.get("/openapi.json", summary="This description", tags=["health"])
+    async def openapi() -> Response:
+        document = app.openapi()
+        # The framework promises 422 for bad input wherever there is some; here it is 400, in the shape of all errors.
+        for methods in document["paths"].values():
+            for call in methods.values():
+                call["responses"].pop("422", None)
+        return JSONResponse(document)
+
+
 def _add_door(app: FastAPI, door: Door) -> None:
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", summary="One model call, in the shape of OpenAI's API", tags=["models"])
     async def chat_completions(request: Request) -> Response:
         body = await _body(request)
         h = request.headers
@@ -79,17 +110,18 @@ def _add_door(app: FastAPI, door: Door) -> None:
             return _EventStream(door.stream(caller, body))
         return JSONResponse(await door.complete(caller, body))
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", summary="Names of the models", tags=["models"])
     async def models() -> Response:
         return JSONResponse({"object": "list", "data": _models(door)})
 
-    @app.get("/v1/profiles")
+    @app.get("/v1/profiles", summary="Model profiles, with what each may do", tags=["models"])
     async def profiles() -> Response:
         return JSONResponse({"profiles": [_profile(door, name) for name, _ in door.profiles.items()]})
 
 
-def _error(e: AnnealError) -> Response:
-    return JSONResponse(openai_shape(e), status_code=e.http_status, headers=retry_after(e))
+def _error(e: AnnealError, *, of_door: bool = True) -> Response:
+    body = openai_shape(e) if of_door else api_shape(e)
+    return JSONResponse(body, status_code=e.http_status, headers=retry_after(e))
 
 
 async def _body(request: Request) -> Any:

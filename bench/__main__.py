@@ -18,6 +18,7 @@ BENCHMARKS = {
     "start": "cold and warm start of anneal dev, memory by process (2 min)",
     "attempt": "where the time of an attempt goes, in a real run (1.5 min)",
     "harness": "what an attempt costs beside target and model: stubs, all else real (1.5 min)",
+    "durable": "durable steps a second, against DBOS on the same Postgres (1 min)",
     "snapshot": "snapshot and revert, by the lab and through checkpoint (2.5 min)",
 }
 

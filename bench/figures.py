@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import ge, le
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,13 +33,17 @@ class Peer:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Something that was measured len(values) times. goal: percentile's name -> the most it may be."""
+    """Something that was measured len(values) times.
+
+    goal: percentile's name -> the most it may be, or with at_least the least.
+    """
 
     name: str
     unit: str
     values: tuple[float, ...]
     goal: Mapping[str, float] | None = None
     peer: Peer | None = None
+    at_least: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.goal or ()) - {f"p{p}" for p in PERCENTILES}
@@ -64,7 +69,8 @@ class Figure:
         if not self.goal or not self.values:
             return None
         found = self.percentiles()
-        return all((found[name] or 0.0) <= bound for name, bound in self.goal.items())
+        held = ge if self.at_least else le
+        return all(held(found[name] or 0.0, bound) for name, bound in self.goal.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +159,8 @@ def _goal(figure: Figure) -> str:
     if not figure.goal:
         return "-"
     word = {True: ": met", False: ": MISSED", None: ""}[figure.met()]
-    return ", ".join(f"{name} <= {bound:g}" for name, bound in figure.goal.items()) + word
+    sign = ">=" if figure.at_least else "<="
+    return ", ".join(f"{name} {sign} {bound:g}" for name, bound in figure.goal.items()) + word
 
 
 def _number(value: float | None) -> str:

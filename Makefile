@@ -30,7 +30,7 @@ dev: setup ## Start all of anneal here, in the foreground (10 s; Ctrl-C stops it
 	@anneal dev
 
 .PHONY: test
-test: setup ## Check and test everything, the real lab included (15 min)
+test: setup ## Check and test everything, the real lab included (30 min)
 	@$(MAKE) check
 	@echo "==> lab: the machine that the tests run on (3 min once, 1 s after)"; python -m tests.support.watched_build
 	@echo "==> tests"; python -m pytest $(T)
